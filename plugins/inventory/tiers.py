@@ -29,7 +29,7 @@ notes:
   - "Host variables that are set: C(tier_address) (the address that other tiers use), C(ansible_host) for declared
     addresses where nothing else sets it, and C(server_id) for hosts of the tier V(db)."
   - "Group variables that are set on O(parent_group): C(webstack_vips), C(webstack_internal_vips), C(webstack_network),
-    C(webstack_networks), C(webstack_required_groups), C(webstack_sources)."
+    C(webstack_networks), C(webstack_tiers), C(webstack_required_groups), C(webstack_sources)."
 options:
   plugin:
     description: The name of this plugin; marks the file as one of its own.
@@ -232,7 +232,6 @@ vips:
 tiers: {lb: {}, web: {}, app: {}, db: {primary: {host: db1}}}
 """
 
-import re
 import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -241,6 +240,12 @@ from ansible.errors import AnsibleParserError
 from ansible.inventory.helpers import get_group_vars, sort_groups
 from ansible.module_utils.common.text.converters import to_text
 from ansible.plugins.inventory import BaseInventoryPlugin
+from ansible_collections.scaleup.webstack.plugins.plugin_utils.checks import (
+    EXTENSIONS,
+    is_encrypted,
+    marks_tiers,
+    read_text,
+)
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.expressions import MISSING
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.problems import Problems, SourceLines, report
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.rules import ConditionError
@@ -248,8 +253,6 @@ from ansible_collections.scaleup.webstack.plugins.plugin_utils.site_config impor
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.topology import Plan, plan_site
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-# In block or flow style, with or without quotes; an encrypted file cannot be told by its text.
-_MARK = re.compile(r"""(^|[{,]\s*)["']?plugin["']?\s*:\s*["']?scaleup\.webstack\.tiers\b|\A\$ANSIBLE_VAULT;""", re.M)
 
 
 class InventoryModule(BaseInventoryPlugin):
@@ -263,18 +266,18 @@ class InventoryModule(BaseInventoryPlugin):
         """Whether the file is a YAML file with this plugin's name in it; the reason for declining is shown at -vvv."""
         if not super().verify_file(path):
             return False
-        if not path.endswith((".yml", ".yaml")):
-            self.display.vvv(f"tiers declines {path}: its name does not end in .yml or .yaml")
+        if not path.endswith(EXTENSIONS):
+            self.display.vvv(f"tiers declines {path}: its name does not end in {' or '.join(EXTENSIONS)}")
             return False
         try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                marked = _MARK.search(file.read()) is not None
+            text = read_text(path)
         except OSError as error:
             self.display.vvv(f"tiers declines {path}: {error}")
             return False
-        if not marked:
+        if not marks_tiers(text) and not is_encrypted(text):
             self.display.vvv(f"tiers declines {path}: it has no line 'plugin: {self.NAME}'")
-        return marked
+            return False
+        return True
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """Read `path` and add the site to `inventory`.
@@ -283,7 +286,7 @@ class InventoryModule(BaseInventoryPlugin):
         """
         super().parse(inventory, loader, path, cache=cache)
         config = self._load(path)
-        lines = SourceLines(self._text(path))
+        lines = SourceLines(read_text(path))
         problems = Problems()
         for duplicate, first, second in lines.duplicate_keys():
             problems.add(duplicate, f"this key stands twice, in line {first} and in line {second}: remove one of them")
@@ -309,13 +312,8 @@ class InventoryModule(BaseInventoryPlugin):
             site = read_site(config, problems)
             if problems:
                 plan_site(site, _InventoryView(self.inventory, self.templar_for), _resolve, problems)
-                raise AnsibleParserError(report(problems, path, SourceLines(self._text(path)))) from None
+                raise AnsibleParserError(report(problems, path, SourceLines(read_text(path)))) from None
             raise
-
-    @staticmethod
-    def _text(path: str) -> str:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
 
     def templar_for(self, variables: Mapping[str, Any]) -> Any:
         """Ansible's template engine over the variables of one host."""
@@ -326,18 +324,23 @@ class InventoryModule(BaseInventoryPlugin):
     def _apply(self, plan: Plan) -> None:
         """Carry out the plan; it has been checked, so nothing here is expected to fail."""
         inventory = self.inventory
-        for group, parent in plan.groups:
+        for group, _parent in plan.groups:
             inventory.add_group(group)
-            if parent is not None:
-                inventory.add_child(parent, group)
         for group, variables in plan.group_vars.items():
             for name, value in variables.items():
                 inventory.set_variable(group, name, value)
+        for group, hosts in plan.joined.items():
+            for host in hosts:
+                inventory.add_child(group, host)
         for group, members in plan.members.items():
             for member in members:
                 inventory.add_host(member.name, group=group)
                 for name, value in member.variables():
                     inventory.set_variable(member.name, name, value)
+        # Last, because with each host that it gets a group walks up to all its ancestors.
+        for group, parent in plan.groups:
+            if parent is not None:
+                inventory.add_child(parent, group)
 
 
 class _InventoryView:
@@ -367,6 +370,14 @@ class _InventoryView:
         found = self._groups.get(group)
         return frozenset(above.name for above in found.get_ancestors()) if found else frozenset()
 
+    def sets(self, name: str) -> bool:
+        return self._in_groups(name) or any(name in host.vars for host in self._hosts.values())
+
+    def _in_groups(self, name: str) -> bool:
+        if name not in self._set_by_group:
+            self._set_by_group[name] = any(name in group.vars for group in self._groups.values())
+        return self._set_by_group[name]
+
     def variable(self, host: str, name: str) -> Any:
         found = self._hosts.get(host)
         if found is None:
@@ -375,10 +386,7 @@ class _InventoryView:
             return found.vars[name]
         if name == "group_names":
             return sorted(group.name for group in found.get_groups() if group.name != "all")
-        in_groups = self._set_by_group.get(name)
-        if in_groups is None:
-            in_groups = self._set_by_group[name] = any(name in group.vars for group in self._groups.values())
-        if in_groups:
+        if self._in_groups(name):
             for group in reversed(sort_groups(found.get_groups())):
                 if name in group.vars:
                     return group.vars[name]

@@ -86,6 +86,7 @@ class Plan:
     groups: list[tuple[str, str | None]] = field(default_factory=list)
     group_vars: dict[str, dict[str, Any]] = field(default_factory=dict)
     members: dict[str, list[Member]] = field(default_factory=dict)
+    joined: dict[str, list[str]] = field(default_factory=dict)  # hosts of other sources that get nothing set
     warnings: list[str] = field(default_factory=list)
 
 
@@ -95,12 +96,14 @@ class Planner:
     def __init__(self, site: Site, inventory: Inventory, resolve: Resolver, problems: Problems) -> None:
         self.site, self.inventory, self.resolve, self.problems = site, inventory, resolve, problems
         self.members: dict[str, list[Member]] = {name: [] for name in site.tiers}
+        self.joined: dict[str, list[str]] = {name: [] for name in site.tiers}
         self.declared: dict[str, HostEntry] = {}
         self.tier_of: dict[str, str] = {}  # of declared hosts and of those that earlier sources put into a tier group
         self.address_owner: dict[int, str] = {}
         self.server_id_owner: dict[int, str] = {}
         self.refused: dict[str, list[str]] = {}  # declared hosts whose name has another meaning already
         self.unmatched: list[str] = []
+        self.addresses_known: bool | None = None  # whether any source sets one; None while nobody has asked
         self.nameless_address = False  # a host whose tier_address is left to FALLBACK_ADDRESS
         existing = set(inventory.groups())
         self.group_names = (
@@ -169,22 +172,23 @@ class Planner:
     def _plain(self, tier: Tier, entry: HostEntry) -> bool:
         """Whether the addresses of the entry are consecutive and nothing else names them: the fast way is then right."""
         by_hand = {"tier_address", "server_id", "ansible_host"}
-        return entry.start is not None and not by_hand.intersection(entry.vars) and not self.known_hosts
+        return entry.start is not None and not by_hand.intersection(entry.vars)
 
     def _declare_range(self, tier: Tier, entry: HostEntry) -> None:
         """As `_declare_host` for each host of a range with address_start, without its questions."""
         key = entry.start or 0
         is_db, variables, members = tier.name == "db", entry.vars, self.members[tier.name]
         declared, owner, groups, tier_of = self.declared, self.address_owner, self.group_names, self.tier_of
-        tier_name = tier.name
+        tier_name, known = tier.name, self.known_host_set
         for name in entry.pattern:
             if (name not in declared and name not in groups) or self._claim(tier, entry, name):
+                connect = name not in known or self.inventory.variable(name, "ansible_host") is MISSING
                 declared[name] = entry
                 tier_of[name] = tier_name
                 if owner.setdefault(key, name) is not name:
                     self._same_address((*entry.path, "address_start"), key, name)
                 identity = self._identity(entry.path, name, key) if is_db else None
-                members.append(Member(name, format_address(key), True, identity, variables))
+                members.append(Member(name, format_address(key), connect, identity, variables))
             key += 1
 
     def _claim(self, tier: Tier, entry: HostEntry, name: str) -> bool:
@@ -376,43 +380,64 @@ class Planner:
                         f"the host '{name}' is in two tiers: declared in {tier}, and this rule puts it into {rule.tier}; "
                         "narrow the rule, or list the host below exclude",
                     )
-        declared, tier_rule, excluded = self.declared, self.classifier.tier_rule, self.classifier.excluded
-        exclusions, members = self.classifier.has_exclusions, self.members
-        for name in self.known_hosts:
-            if name in declared:
-                continue
-            before = earlier.get(name)
-            if exclusions and excluded(name):
-                rule = None
-                if before is None:
-                    continue
-            else:
-                rule = tier_rule(name)
-            if before is None:
-                if rule is None:
-                    self.unmatched.append(name)
-                    continue
-                before = rule.tier
-            elif rule is not None and rule.tier != before:
-                problems.add(
-                    rule.path,
-                    f"the host '{name}' is in two tiers: {before} by another source, and this rule puts it into "
-                    f"{rule.tier}; narrow the rule, or take the host out of the group '{before}'",
-                )
-            if name in self.group_names:
-                problems.add(
-                    site.tiers[before].path,
-                    f"the host '{name}' of another source has the name of a group: Ansible cannot tell them apart",
-                )
-                continue
-            path = rule.path if rule is not None else site.tiers[before].path
-            members[before].append(self._found_host(path, before, name))
+        self._sort(earlier)
         if self.unmatched and site.unmatched == "error" and site.tiers:
             problems.add(
                 ("rules",) if site.rules else ("tiers",),
                 f"{_hosts(len(self.unmatched))} of other sources {_are(len(self.unmatched))} in no tier: "
                 f"{names(self.unmatched)}; add a rule, list them below exclude, or set unmatched: warn",
             )
+
+    def _sort(self, earlier: Mapping[str, str]) -> None:
+        """Put each host of another source that is not declared here into its tier."""
+        tests = [(test, self._sink(rule.tier, rule.path)) for rule, test in self.classifier.tests]
+        special = self.known_host_set & (self.declared.keys() | earlier.keys() | self.group_names)
+        exclusions, excluded = self.classifier.has_exclusions, self.classifier.excluded
+        for name in self.known_hosts:
+            if name in special:
+                self._sort_special(name, earlier.get(name))
+            elif not exclusions or not excluded(name):
+                for test, sink in tests:
+                    if test(name):
+                        sink(name)
+                        break
+                else:
+                    self.unmatched.append(name)
+
+    def _sort_special(self, name: str, before: str | None) -> None:
+        """As `_sort` for a host that has a place already, or the name of a group. before: its tier by other sources."""
+        if name in self.declared:
+            return
+        rule = None if self.classifier.excluded(name) else self.classifier.tier_rule(name)
+        if before is None:
+            if rule is None:
+                if not self.classifier.excluded(name):
+                    self.unmatched.append(name)
+                return
+            before = rule.tier
+        elif rule is not None and rule.tier != before:
+            self.problems.add(
+                rule.path,
+                f"the host '{name}' is in two tiers: {before} by another source, and this rule puts it into "
+                f"{rule.tier}; narrow the rule, or take the host out of the group '{before}'",
+            )
+        if name in self.group_names:
+            self.problems.add(
+                self.site.tiers[before].path,
+                f"the host '{name}' of another source has the name of a group: Ansible cannot tell them apart",
+            )
+            return
+        self._sink(before, rule.path if rule is not None else self.site.tiers[before].path)(name)
+
+    def _sink(self, tier: str, path: Path) -> Callable[[str], None]:
+        """What takes a host of another source into a tier."""
+        if self.addresses_known is None:
+            self.addresses_known = any(map(self.inventory.sets, ("tier_address", *self.site.address_from)))
+        if tier != "db" and not self.addresses_known:
+            self.nameless_address = True
+            return self.joined[tier].append  # nothing is known of any host, so there is nothing to check or to set
+        members = self.members[tier]
+        return lambda name: members.append(self._found_host(path, tier, name))
 
     def _earlier_tiers(self) -> dict[str, str]:
         """The tier of each host that another source put into a group with the name of a tier."""
@@ -431,9 +456,9 @@ class Planner:
 
     def _found_host(self, path: Path, tier: str, name: str) -> Member:
         """A host that another source brought: what that source set by hand stays."""
-        by_hand = self.inventory.variable(name, "tier_address")
+        by_hand = self.inventory.variable(name, "tier_address") if self.addresses_known else MISSING
         if by_hand is MISSING:
-            key = self._address_of(name)
+            key = self._address_of(name) if self.addresses_known else None
             if key is None:
                 self.nameless_address = True
         else:
@@ -454,7 +479,7 @@ class Planner:
 
     def _count(self) -> None:
         for name, tier in self.site.tiers.items():
-            count = len(self.members[name])
+            count = len(self.members[name]) + len(self.joined[name])
             if count < tier.min_hosts and not tier.incomplete and not self.refused.get(name):
                 ways = "add hosts" if not self.site.rules else "add hosts or a rule"
                 zero = "0 when this site has none" if count == 0 else f"{count} when that is meant"
@@ -532,11 +557,13 @@ class Planner:
 
     def _vips(self) -> list[dict[str, Any]]:
         site, problems = self.site, self.problems
-        balancers = sorted((member.name for member in self.members.get("lb", ())), key=_natural)
+        if not site.vips:
+            return []
+        balancers = [member.name for member in self.members.get("lb", ())] + self.joined.get("lb", [])
+        balancers.sort(key=_natural)
         balancing = site.tiers.get("lb")
         if (
-            site.vips
-            and balancing is not None
+            balancing is not None
             and balancing.min_hosts == 0
             and not balancers
             and not balancing.incomplete
@@ -649,6 +676,7 @@ class Planner:
         if site.networks:
             parent_vars["webstack_network"] = site.networks[0].text
             parent_vars["webstack_networks"] = [network.text for network in site.networks]
+        parent_vars["webstack_tiers"] = list(site.tiers)
         required = [name for name, tier in site.tiers.items() if tier.min_hosts > 0]
         parent_vars["webstack_required_groups"] = [PRIMARY_GROUP if name == "db" else name for name in required]
         if self.nameless_address:
@@ -664,6 +692,7 @@ class Planner:
         for name, members in self.members.items():
             if name != "db":
                 plan.members[name] = members
+        plan.joined = self.joined
         database = self.members.get("db", [])
         plan.members[PRIMARY_GROUP] = [member for member in database if member.name == primary]
         plan.members[REPLICA_GROUP] = [member for member in database if member.name != primary]

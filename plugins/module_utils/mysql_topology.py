@@ -1,0 +1,341 @@
+# Copyright: The scaleup.webstack maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what the database nodes say about themselves to what should be done: plain logic, no I/O.
+
+The health agent on the nodes uses this file as it is, so it imports the standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
+
+# Per "uuid" or "uuid:tag" the closed intervals of transaction numbers, sorted and apart.
+GtidSet = Dict[str, List[Tuple[int, int]]]
+
+
+def parse_gtids(text: str) -> GtidSet:
+    """Read ``uuid:1-5:7,uuid:tag:1-3`` as MySQL writes it (tags since 8.3).
+
+    :raises ValueError: the text is no set of GTIDs.
+    """
+    result: GtidSet = {}
+    for part in text.replace("\n", "").replace(" ", "").split(","):
+        if not part:
+            continue
+        uuid, *words = part.lower().split(":")
+        key = uuid
+        for word in words:
+            if not word[:1].isdigit():
+                key = f"{uuid}:{word}"
+                continue
+            first, _, last = word.partition("-")
+            result.setdefault(key, []).append((int(first), int(last or first)))
+    return {key: _merge(intervals) for key, intervals in result.items()}
+
+
+def _merge(intervals: List[Tuple[int, int]]) -> List[Tuple[int, int]]:
+    merged: List[Tuple[int, int]] = []
+    for first, last in sorted(intervals):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def format_gtids(gtids: GtidSet) -> str:
+    """Write a set as MySQL reads it."""
+    parts = []
+    for key in sorted(gtids):
+        numbers = ":".join(str(a) if a == b else f"{a}-{b}" for a, b in gtids[key])
+        parts.append(f"{key}:{numbers}")
+    return ",".join(parts)
+
+
+def subtract_gtids(left: str, right: str) -> str:
+    """What is in ``left`` and not in ``right``, as GTID_SUBTRACT() has it; empty when ``left`` is contained."""
+    a, b = parse_gtids(left), parse_gtids(right)
+    result: GtidSet = {}
+    for key, intervals in a.items():
+        rest: List[Tuple[int, int]] = []
+        for interval_first, last in intervals:
+            first = interval_first
+            for cut_first, cut_last in b.get(key, []):
+                if cut_last < first or cut_first > last:
+                    continue
+                if cut_first > first:
+                    rest.append((first, cut_first - 1))
+                first = cut_last + 1
+            if first <= last:
+                rest.append((first, last))
+        if rest:
+            result[key] = rest
+    return format_gtids(result)
+
+
+def count_gtids(text: str) -> int:
+    """How many transactions a set holds."""
+    return sum(last - first + 1 for intervals in parse_gtids(text).values() for first, last in intervals)
+
+
+@dataclass
+class Replica:
+    """Where a node replicates from; from SHOW REPLICA STATUS. ``lag`` in seconds, None when unknown."""
+
+    source_host: str = ""
+    source_port: int = 3306
+    source_uuid: str = ""
+    io_running: str = "No"
+    sql_running: str = "No"
+    io_error: str = ""
+    sql_error: str = ""
+    auto_position: bool = True
+    retrieved: str = ""
+    lag: Optional[int] = None
+
+    @property
+    def running(self) -> bool:
+        """Both threads do their work."""
+        return self.io_running == "Yes" and self.sql_running == "Yes"
+
+
+@dataclass
+class Node:
+    """A database server as it describes itself; ``error`` says why one that is not ``reachable`` is not."""
+
+    name: str
+    address: str
+    port: int = 3306
+    reachable: bool = True
+    error: str = ""
+    version: str = ""
+    server_id: int = 0
+    server_uuid: str = ""
+    read_only: bool = True
+    super_read_only: bool = True
+    gtid_executed: str = ""
+    gtid_purged: str = ""
+    schemas: List[str] = field(default_factory=list)
+    replica: Optional[Replica] = None
+    semi_sync: bool = False
+
+    @classmethod
+    def from_state(cls, name: str, address: str, port: int, state: Dict[str, Any]) -> Node:
+        """From the plain data that mysql_server.read_state() and the modules exchange."""
+        values = dict(state)
+        replica = values.pop("replica", None)
+        return cls(name, address, port, replica=Replica(**replica) if replica else None, **values)
+
+    @property
+    def writable(self) -> bool:
+        """Applications could write here."""
+        return self.reachable and not self.read_only
+
+    @property
+    def fresh(self) -> bool:
+        """Newly installed: no transaction, no data, no source."""
+        return self.reachable and not self.gtid_executed and not self.schemas and self.replica is None
+
+    def follows(self, other: Node) -> bool:
+        """It is configured to replicate from ``other``, whether or not the threads run."""
+        if self.replica is None:
+            return False
+        if (self.replica.source_host, self.replica.source_port) == (other.address, other.port):
+            return True
+        return bool(other.server_uuid) and self.replica.source_uuid == other.server_uuid
+
+    def lacks(self, other: Node) -> str:
+        """The transactions that ``other`` has executed or received and this node has not executed."""
+        theirs = other.gtid_executed
+        if other.replica and other.replica.retrieved:
+            theirs = f"{theirs},{other.replica.retrieved}" if theirs else other.replica.retrieved
+        return subtract_gtids(theirs, self.gtid_executed)
+
+    def describe(self) -> str:
+        """One line for an operator."""
+        where = f"{self.name} ({self.address}:{self.port})"
+        if not self.reachable:
+            return f"{where}: does not answer: {self.error}"
+        words = ["writable" if self.writable else "read-only"]
+        if self.fresh:
+            words.append("newly installed, without data")
+        else:
+            words.append(f"{count_gtids(self.gtid_executed)} transactions")
+        if self.replica:
+            lag = "unknown" if self.replica.lag is None else f"{self.replica.lag} s"
+            words.append(
+                f"replica of {self.replica.source_host} (receiver {self.replica.io_running}, "
+                f"applier {self.replica.sql_running}, lag {lag})"
+            )
+            words += [e for e in (self.replica.io_error, self.replica.sql_error) if e]
+        else:
+            words.append("no replica")
+        return f"{where}: {', '.join(words)}"
+
+
+@dataclass
+class Verdict:
+    """What the whole tier should become.
+
+    ``actions`` by node: ``bootstrap``, ``resume`` (a restarted primary takes its place again), ``promoted`` (finish a
+    switchover: forget the old source), ``join`` (become a replica of ``primary``), ``clone`` (the same, from a copy of
+    its data), ``start`` (start the replication threads), or ``keep``. With ``problems`` nothing must be done anywhere.
+    """
+
+    primary: str = ""
+    actions: Dict[str, str] = field(default_factory=dict)
+    problems: List[str] = field(default_factory=list)
+    facts: List[str] = field(default_factory=list)
+
+
+def judge(nodes: Iterable[Node], declared: str, bootstrap: str = "") -> Verdict:
+    """Decide what each node has to do, from the state of all of them.
+
+    :param declared: the inventory's first primary. It counts only as long as no node holds any data.
+    :param bootstrap: the operator's word that this node may start an empty tier although others do not answer.
+    """
+    everyone = list(nodes)
+    verdict = Verdict(facts=[n.describe() for n in everyone], actions={n.name: "keep" for n in everyone})
+    answering = [n for n in everyone if n.reachable]
+    _check_identities(answering, verdict)
+    writable = [n for n in answering if n.writable]
+    if len(writable) > 1:
+        verdict.problems.append(
+            f"{_names(writable)} are writable at once. Find out which one holds what the applications wrote, fence the "
+            "others (SET GLOBAL super_read_only = ON) and bring them back with the playbook scaleup.webstack.rejoin."
+        )
+    elif writable:
+        _judge_replicas(writable[0], answering, verdict)
+    elif all(n.fresh for n in answering):
+        _judge_new(everyone, declared, bootstrap, verdict)
+    else:
+        _judge_fenced(everyone, verdict)
+    if verdict.problems:
+        verdict.actions = {n.name: "keep" for n in everyone}
+    return verdict
+
+
+def may_resume(me: Node, others: Iterable[Node]) -> List[str]:
+    """Why a fenced node that was the primary must not make itself writable; empty when it may (issue 7, point 4)."""
+    reasons = []
+    if me.replica is not None:
+        reasons.append(f"{me.name} is a replica of {me.replica.source_host}")
+    if me.fresh:
+        reasons.append(f"{me.name} holds no data")
+    for other in others:
+        if not other.reachable:
+            reasons.append(f"{other.name} does not answer: {other.error}")
+        elif other.writable:
+            reasons.append(f"{other.name} is writable: it took over; bring {me.name} back with scaleup.webstack.rejoin")
+        elif missing := me.lacks(other):
+            reasons.append(f"{other.name} has transactions that {me.name} lacks: {missing}")
+        elif not other.fresh and not other.follows(me):
+            reasons.append(f"{other.name} does not replicate from {me.name}")
+    return reasons
+
+
+def _names(nodes: Iterable[Node]) -> str:
+    return " and ".join(sorted(n.name for n in nodes)) or "none"
+
+
+def _check_identities(answering: List[Node], verdict: Verdict) -> None:
+    for what, key in (("server_uuid", "server_uuid"), ("server_id", "server_id")):
+        seen: Dict[Any, str] = {}
+        for node in answering:
+            value = getattr(node, key)
+            if value in seen:
+                verdict.problems.append(
+                    f"{seen[value]} and {node.name} have the same {what} ({value}). "
+                    + (
+                        "A copied data directory: stop the copy, delete its auto.cnf, start it."
+                        if what == "server_uuid"
+                        else "Give each a server_id of its own in the inventory."
+                    )
+                )
+            seen.setdefault(value, node.name)
+
+
+def _judge_replicas(primary: Node, answering: List[Node], verdict: Verdict) -> None:
+    verdict.primary = primary.name
+    if primary.replica is not None:
+        verdict.actions[primary.name] = "promoted"
+    for node in answering:
+        if node is primary:
+            continue
+        if errant := primary.lacks(node):
+            verdict.problems.append(
+                f"{node.name} has transactions that the primary {primary.name} lacks: {errant}. They were never "
+                f"replicated. Look at them with mysqlbinlog on {node.name}, apply what is wanted on {primary.name}, then "
+                f"run scaleup.webstack.rejoin with -e mysql_rejoin_node={node.name} -e mysql_rejoin_clone=true."
+            )
+        elif node.replica is not None and node.follows(primary):
+            _judge_threads(node, node.replica, primary, verdict)
+        elif subtract_gtids(primary.gtid_purged, node.gtid_executed):
+            verdict.actions[node.name] = "clone"
+        else:
+            verdict.actions[node.name] = "join"
+
+
+def _judge_threads(node: Node, replica: Replica, primary: Node, verdict: Verdict) -> None:
+    if replica.sql_error or (replica.io_error and replica.io_running != "Yes"):
+        verdict.problems.append(
+            f"Replication from {primary.name} to {node.name} is broken: {replica.sql_error or replica.io_error} "
+            f"Mend the cause and START REPLICA on {node.name}, or give it a fresh copy of the data: "
+            f"scaleup.webstack.rejoin with -e mysql_rejoin_node={node.name} -e mysql_rejoin_clone=true."
+        )
+    elif not replica.auto_position:
+        verdict.actions[node.name] = "join"
+    elif "No" in (replica.io_running, replica.sql_running):
+        verdict.actions[node.name] = "start"
+
+
+def _judge_new(everyone: List[Node], declared: str, bootstrap: str, verdict: Verdict) -> None:
+    chosen = bootstrap or declared
+    first = next((n for n in everyone if n.name == chosen), None)
+    silent = [n for n in everyone if not n.reachable]
+    if first is None or not first.reachable:
+        verdict.problems.append(
+            f"No node holds data, and {chosen or 'a first primary'} cannot start the tier: it "
+            + ("does not answer." if first else "is no host of the group db. Put one host into the group db_primary.")
+        )
+    elif silent and not bootstrap:
+        verdict.problems.append(
+            f"{first.name} holds no data and {_names(silent)} does not answer: it may hold the site's data, so "
+            f"{first.name} stays fenced. Start {_names(silent)} and run the play over the whole group db; only when it is "
+            f"certain that no data exists anywhere, run once with -e mysql_replication_bootstrap={first.name}."
+        )
+    else:
+        verdict.primary = first.name
+        for node in everyone:
+            if node.reachable:
+                verdict.actions[node.name] = "bootstrap" if node is first else "join"
+
+
+def _judge_fenced(everyone: List[Node], verdict: Verdict) -> None:
+    """No node is writable, but there is data: a restarted primary may resume, anything else is the operator's."""
+    holders = [n for n in everyone if n.reachable and not n.fresh]
+    former = [n for n in holders if n.replica is None]
+    if len(former) == 1:
+        me = former[0]
+        reasons = may_resume(me, [n for n in everyone if n is not me])
+        if not reasons:
+            verdict.primary = me.name
+            _judge_replicas(me, [n for n in everyone if n.reachable], verdict)
+            verdict.actions[me.name] = "resume"
+            return
+        why = f"{me.name} stays fenced: {'; '.join(reasons)}."
+    else:
+        why = f"{_names(former)} could each be the former primary." if former else "Every node with data is a replica."
+    best = max(holders, key=lambda n: (count_gtids(n.gtid_executed), n.replica is None))
+    verdict.problems.append(
+        f"No node is writable. {why} Bring the silent nodes back and run the play again, or promote the most advanced node "
+        f"with scaleup.webstack.failover -e mysql_failover_candidate={best.name}."
+    )
+
+
+def source_names(nodes: Iterable[Node]) -> Set[str]:
+    """The nodes that at least one other replicates from."""
+    everyone = list(nodes)
+    return {n.name for n in everyone if any(o.follows(n) for o in everyone if o is not n)}
