@@ -4,11 +4,11 @@
 
 """The releases of one application on this host: where they are, which one runs, and whether it answers.
 
-    <root>/releases/<id>/app      the source
-    <root>/releases/<id>/venv     its virtual environment
-    <root>/releases/<id>/.built   written last: the release is whole
-    <root>/current                link to the release that runs
-    <root>/releases.json          what ran, what runs, what must not run again, and why
+<root>/releases/<id>/app      the source
+<root>/releases/<id>/venv     its virtual environment
+<root>/releases/<id>/.built   written last: the release is whole
+<root>/current                link to the release that runs
+<root>/releases.json          what ran, what runs, what must not run again, and why
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def read_environment(path: str) -> dict[str, str]:
     """The variables of a systemd EnvironmentFile in which every value stands in double quotes; {} without a file."""
     try:
         with open(path, encoding="utf-8") as file:
-            return {name: re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL) for name, value in _VARIABLE.findall(file.read())}
+            return {
+                name: re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL) for name, value in _VARIABLE.findall(file.read())
+            }
     except FileNotFoundError:
         return {}
 
@@ -74,7 +76,18 @@ def systemctl(*words: str, check: bool = True) -> str:
 def journal(unit: str, since: float, lines: int = 20) -> str:
     """The last lines that a unit wrote since a time (seconds of the epoch)."""
     done = subprocess.run(
-        ["journalctl", "--unit", unit, "--since", f"@{since:.3f}", "--lines", str(lines), "--no-pager", "--output", "cat"],
+        [
+            "journalctl",
+            "--unit",
+            unit,
+            "--since",
+            f"@{since:.3f}",
+            "--lines",
+            str(lines),
+            "--no-pager",
+            "--output",
+            "cat",
+        ],
         capture_output=True,
         text=True,
     )
@@ -128,7 +141,9 @@ class Releases:
             try:
                 state = json.load(file)
             except ValueError as error:
-                raise ReleaseError(f"{self.record} is damaged ({error}): mend it, or remove it to start afresh") from error
+                raise ReleaseError(
+                    f"{self.record} is damaged ({error}): mend it, or remove it to start afresh"
+                ) from error
         for key, empty in (("history", []), ("void", {}), ("applied", {})):
             state.setdefault(key, empty)
         return state
@@ -177,7 +192,9 @@ def ask_health(address: str, path: str, release: str, timeout: float = 5) -> str
         else http.client.HTTPConnection(host.strip("[]"), int(port), timeout=timeout)
     )
     try:
-        connection.request("GET", path, headers={"Host": "localhost", "Connection": "close", "X-Forwarded-Proto": "https"})
+        connection.request(
+            "GET", path, headers={"Host": "localhost", "Connection": "close", "X-Forwarded-Proto": "https"}
+        )
         answer = connection.getresponse()
         text = answer.read(65536).decode("utf-8", "replace") + str(answer.headers)
     except (OSError, http.client.HTTPException) as error:

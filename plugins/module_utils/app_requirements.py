@@ -38,7 +38,9 @@ def read_requirements(src: str, name: str) -> str:
         except tarfile.TarError as error:
             raise ValueError(f"{src}: not a tar archive ({error})") from error
     if re.search(r"^\s*(-r|-c|--requirement|--constraint)\b", text, re.MULTILINE):
-        raise ValueError(f"{src}: {name} includes another file; give one that holds everything (pip-compile, uv pip compile)")
+        raise ValueError(
+            f"{src}: {name} includes another file; give one that holds everything (pip-compile, uv pip compile)"
+        )
     return text
 
 

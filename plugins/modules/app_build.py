@@ -154,7 +154,16 @@ def install(venv: str, requirements: str, extra: list[str], wheels: str | None, 
     if installer == "uv":
         call = ["uv", "pip", "install", "--quiet", "--python", python, "--only-binary", ":all:", "--compile-bytecode"]
     else:
-        call = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-cache-dir"]
+        call = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-input",
+            "--no-cache-dir",
+        ]
         call += ["--only-binary", ":all:"]
     if wheels:
         call += ["--no-index", "--find-links", wheels]
@@ -209,8 +218,9 @@ def build(releases: Releases, asked: dict[str, Any]) -> str:
         clone(releases.path(reused, "venv"), venv)
     else:
         install(venv, requirements, extra, asked["wheels"], asked["installer"])
-    # The application's own bytecode: its user may not write here.
-    run([os.path.join(venv, "bin", "python"), "-m", "compileall", "-q", app], "the source does not compile")
+    # The application's own bytecode, since its user may not write here. A file that is no Python 3 (a template, a test
+    # fixture) is no reason to stop: the import decides.
+    subprocess.run([os.path.join(venv, "bin", "python"), "-m", "compileall", "-q", app], capture_output=True)
     if asked["module"]:
         settings = read_environment(asked["environment_file"] or "")
         smoke_import(venv, app, asked["module"], asked["user"], {**settings, "RELEASE": release})

@@ -24,7 +24,7 @@ options:
     type: str
     default: requirements.txt
   extra:
-    description: Requirements beside the file's, such as a pinned application server. Those that the file has are left out.
+    description: Requirements beside the file's, such as an application server. Those that the file has are left out.
     type: list
     elements: str
     default: []
@@ -133,7 +133,9 @@ def main() -> None:
     try:
         requirements = read_requirements(asked["src"], asked["requirements"])
         extra = missing(asked["extra"], requirements)
-        key = hashlib.sha256(json.dumps([requirements, extra, asked["python"], asked["platforms"]]).encode()).hexdigest()
+        key = hashlib.sha256(
+            json.dumps([requirements, extra, asked["python"], asked["platforms"]]).encode()
+        ).hexdigest()
         archive = os.path.join(dest, f"wheels-{key[:16]}.tar")
         if os.path.exists(archive) or module.check_mode:
             module.exit_json(changed=not os.path.exists(archive), archive=archive)

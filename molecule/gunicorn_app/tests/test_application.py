@@ -1,0 +1,74 @@
+"""What a client and an attacker on the host see of an application that the role has put there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import requests
+from labtest import Lab, wait_for
+
+lab = Lab("webstack-app")
+HOSTS = {"app1": "198.18.3.31", "app2": "198.18.3.32"}
+SECRET = "not-to-be-found-anywhere"
+
+
+def url(host: str, path: str = "/") -> str:
+    return f"http://{HOSTS[host]}:8000{path}"
+
+
+def pid(host: str) -> str:
+    return lab.host(host).check_output("systemctl show -P MainPID gunicorn-guestbook.service")
+
+
+def test_all_hosts_answer_with_the_same_release() -> None:
+    answers = {host: requests.get(url(host, "/healthz"), timeout=5).json() for host in HOSTS}
+    assert {host: a["host"] for host, a in answers.items()} == {host: host for host in HOSTS}
+    (release,) = {a["release"] for a in answers.values()}
+    assert re.fullmatch("[0-9a-f]{12}", release)
+    for host in HOSTS:
+        assert lab.host(host).file("/srv/guestbook/current").linked_to == f"/srv/guestbook/releases/{release}"
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_page_renders_without_a_database(host: str) -> None:
+    page = requests.get(url(host), timeout=20)
+    assert page.status_code == 200
+    assert "The database does not answer" in page.text and host in page.text
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_only_the_application_reads_its_secrets(host: str) -> None:
+    machine = lab.host(host)
+    file = machine.file("/etc/webstack/guestbook/environment")
+    assert (file.user, file.group, oct(file.mode)) == ("root", "guestbook", "0o640")
+    assert machine.run("runuser -u guestbook -- grep -c %s %s", SECRET, file.path).stdout == "1\n"
+    assert machine.run("runuser -u nobody -- cat /etc/webstack/guestbook/environment").rc != 0
+    # Nowhere else: not on a command line, not in a unit, not in the journal, not in a file that everyone reads.
+    assert machine.run(f"cat /proc/[0-9]*/cmdline | grep -c {SECRET[:-1]}[{SECRET[-1]}]").stdout == "0\n"
+    assert machine.run(f"systemctl cat 'gunicorn-*' | grep {SECRET}").rc == 1
+    assert machine.run(f"journalctl --no-pager | grep {SECRET}").rc == 1
+    assert (
+        machine.run(f"find /etc /srv /var /opt /home /tmp -type f -perm -o=r -exec grep -l {SECRET} {{}} +").stdout
+        == ""
+    )
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_application_may_not_write_its_own_code(host: str) -> None:
+    machine = lab.host(host)
+    assert machine.run("find /srv/guestbook /etc/webstack/guestbook ! -type l -user guestbook").stdout == ""
+    assert machine.run("find /srv/guestbook /etc/webstack/guestbook ! -type l -perm /o=w").stdout == ""
+    processes = [line.split(None, 1) for line in machine.check_output("ps -eo user:32,args").splitlines()]
+    assert {user for user, line in processes if line.startswith("/srv/guestbook/")} == {"guestbook"}
+
+
+def test_a_killed_worker_and_a_killed_master_come_back() -> None:
+    machine, master = lab.host("app1"), pid("app1")
+    worker = machine.check_output(f"pgrep -P {master}").split()[0]
+    machine.check_output(f"kill -9 {worker}")
+    assert requests.get(url("app1", "/healthz"), timeout=5).status_code == 200
+    machine.check_output(f"kill -9 {master}")
+    # The socket stays open: the request waits for the new master.
+    assert requests.get(url("app1", "/healthz"), timeout=20).status_code == 200
+    assert wait_for(lambda: pid("app1") not in ("0", master))

@@ -1,0 +1,400 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the scaleup.webstack authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Let a host run a release of an application; take a release that does not come up back by itself."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: app_release
+short_description: Let a host run a release of an application, and take a bad one back
+description:
+  - The release is started on the side first, behind a Unix socket that no client knows, with the service's own sandbox
+    and settings. Only when it answers its health check there is the link switched and the service restarted behind its
+    systemd socket, which keeps the listening port open meanwhile.
+  - The health check is then polled for the release's id. A release that does not come up is replaced by the one that
+    ran before, marked void, and the module fails with the application's last log lines.
+  - With the release unchanged, changed settings are tried on the side in the same way and then applied by a reload; a
+    changed unit by a restart behind the socket.
+  - What ran, when and why is kept in C(<root>/releases.json).
+options:
+  root:
+    description: The application's folder, such as C(/srv/guestbook).
+    type: path
+    required: true
+  release:
+    description:
+      - Id of the release, or C(previous) for the one that ran last before the current one and is not void.
+    type: str
+    required: true
+  unit:
+    description: Name of the C(.service) and C(.socket) units, without the ending.
+    type: str
+    required: true
+  config:
+    description: Files whose change is applied by a reload.
+    type: list
+    elements: path
+    default: []
+  address:
+    description: Where the socket listens, as host:port or the path of a Unix socket.
+    type: str
+    required: true
+  health_path:
+    description: Path of the health check.
+    type: str
+    default: /healthz
+  health_release:
+    description: Whether the answer must contain the release's id.
+    type: bool
+    default: true
+  timeout:
+    description: Seconds that a release is given to answer.
+    type: int
+    default: 30
+  trial:
+    description: Whether to start it on the side first.
+    type: bool
+    default: true
+  retry_void:
+    description: Run a release although it is marked void; a success takes the mark away.
+    type: bool
+    default: false
+  void_current:
+    description: Mark the release that is left as void, as a rollback does.
+    type: bool
+    default: false
+  keep:
+    description: How many releases stay on the host, at least the current one and the one before it.
+    type: int
+    default: 5
+  reason:
+    description: Why, for the record.
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    support: full
+    description: Says what would run, without trying it.
+  diff_mode:
+    support: full
+    description: The release before and after.
+author:
+  - The scaleup.webstack maintainers
+"""
+
+EXAMPLES = r"""
+- name: The release runs
+  scaleup.webstack.app_release:
+    root: /srv/guestbook
+    release: 6c1f0a9d2b7e
+    unit: gunicorn-guestbook
+    config: [/etc/webstack/guestbook/environment, /etc/webstack/guestbook/gunicorn.conf.py]
+    address: 198.18.0.31:8000
+  throttle: 1
+
+- name: The release before it runs again
+  scaleup.webstack.app_release:
+    root: /srv/guestbook
+    release: previous
+    void_current: true
+    reason: the new form loses entries
+    unit: gunicorn-guestbook
+    address: 198.18.0.31:8000
+  throttle: 1
+"""
+
+RETURN = r"""
+release:
+  description: The release that runs now.
+  type: str
+  returned: success
+previous:
+  description: The release that ran before; empty when there was none.
+  type: str
+  returned: success
+action:
+  description: What was done.
+  type: str
+  returned: success
+  sample: switched
+"""
+
+# ruff: noqa: E402 - Ansible wants the documentation before the imports
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.scaleup.webstack.plugins.module_utils.app_release import (
+    ReleaseError,
+    Releases,
+    digest,
+    journal,
+    now,
+    systemctl,
+    wait_for_health,
+)
+
+SYSTEM = "/etc/systemd/system"
+RUNTIME = "/run/systemd/system"
+
+
+class Instance:
+    """The service of one application, its socket, and its trial."""
+
+    def __init__(self, asked: dict[str, Any]) -> None:
+        self.releases = Releases(asked["root"])
+        self.asked = asked
+        self.service, self.socket = f"{asked['unit']}.service", f"{asked['unit']}.socket"
+        self.applied = {
+            "config": digest(asked["config"]),
+            "service": digest([os.path.join(SYSTEM, self.service)]),
+            "socket": digest([os.path.join(SYSTEM, self.socket)]),
+        }
+
+    def check(self, release: str, address: str, unit: str) -> str:
+        """What is wrong with an instance; empty when it is healthy."""
+        wanted = release if self.asked["health_release"] else ""
+        return wait_for_health(address, self.asked["health_path"], wanted, unit, self.asked["timeout"])
+
+    @contextlib.contextmanager
+    def side_unit(self, release: str) -> Iterator[tuple[str, str]]:
+        """A unit like the service, for `release`, on a Unix socket; its name and the socket's path."""
+        unit = f"{self.asked['unit']}-trial.service"
+        folder = f"{self.asked['unit']}-trial"
+        path, address = os.path.join(RUNTIME, unit), f"/run/{folder}/trial.sock"
+        with open(os.path.join(SYSTEM, self.service), encoding="utf-8") as file:
+            text = file.read()
+        program = self.releases.path(release, "venv", "bin", "gunicorn")
+        config = next((c for c in self.asked["config"] if c.endswith(".py")), "")
+        text += (
+            "\n[Service]\nRestart=no\nExecReload=\nRuntimeDirectory=\n"
+            f"RuntimeDirectory={folder}\nExecStart=\n"
+            f"ExecStart={program} --config {config} --bind unix:{address} --workers 1\n"
+        )
+        # The socket is the service's: the trial has one of its own.
+        text = "\n".join(line for line in text.splitlines() if self.socket not in line) + "\n"
+        os.makedirs(RUNTIME, exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        try:
+            systemctl("daemon-reload")
+            yield unit, address
+        finally:
+            systemctl("stop", unit, check=False)
+            os.unlink(path)
+            systemctl("daemon-reload", check=False)
+            systemctl("reset-failed", unit, check=False)
+
+    def trial(self, release: str) -> None:
+        """Start a release on the side.
+
+        :raises ReleaseError: it does not answer there; with its last log lines.
+        """
+        began = time.time()
+        with self.side_unit(release) as (unit, address):
+            try:
+                systemctl("start", unit)
+                wrong = self.check(release, address, unit)
+            except ReleaseError as error:
+                wrong = str(error)
+            if wrong:
+                # Stopped first, so that its last words are there.
+                systemctl("stop", unit, check=False)
+                raise ReleaseError(f"{wrong}\n{journal(unit, began)}")
+
+    def start(self, release: str, new_socket: bool) -> None:
+        """Let the service run what the link names.
+
+        :raises ReleaseError: it does not become healthy; with its last log lines.
+        """
+        began = time.time()
+        systemctl("daemon-reload")
+        systemctl("enable", "--quiet", self.socket, self.service)
+        if new_socket:
+            # A socket can only be bound anew while its service stands still.
+            systemctl("stop", self.service, check=False)
+            systemctl("restart", self.socket)
+        else:
+            systemctl("start", self.socket)
+        try:
+            systemctl("restart", self.service)
+            wrong = self.check(release, self.asked["address"], self.service)
+        except ReleaseError as error:
+            wrong = str(error)
+        if wrong:
+            raise ReleaseError(f"{wrong}\n{journal(self.service, began)}")
+
+    def reload(self, release: str) -> None:
+        """Apply changed settings.
+
+        :raises ReleaseError: the service is not healthy with them.
+        """
+        began = time.time()
+        systemctl("reload", self.service)
+        if wrong := self.check(release, self.asked["address"], self.service):
+            raise ReleaseError(f"{wrong}\n{journal(self.service, began)}")
+
+    def prune(self, state: dict[str, Any]) -> None:
+        """Remove the releases that are neither current nor likely to be asked for."""
+        current, built = self.releases.current(), self.releases.built()
+        ran = [e["release"] for e in reversed(state["history"]) if e["ok"]]
+        order = list(dict.fromkeys([current, *(r for r in ran if r not in state["void"])]))
+        # Built and not yet run: a canary's next step.
+        order += [r for r in reversed(built) if r not in order and r not in state["void"]]
+        keep = set([r for r in order if r in built][: max(2, self.asked["keep"])])
+        for release in built:
+            if release not in keep:
+                shutil.rmtree(self.releases.path(release), ignore_errors=True)
+
+
+def target(instance: Instance, state: dict[str, Any]) -> str:
+    """The id of the release that is asked for.
+
+    :raises ReleaseError: it is not on the host, or void.
+    """
+    releases, release = instance.releases, instance.asked["release"]
+    if release == "previous":
+        release = releases.previous(state)
+        if not release:
+            raise ReleaseError(
+                f"there is no release to go back to: {releases.root} has {', '.join(releases.built()) or 'none'}"
+            )
+    void = state["void"].get(release)
+    if void and not instance.asked["retry_void"] and release != releases.current():
+        raise ReleaseError(
+            f"release {release} is void since {void['at']}: {void['reason'].splitlines()[0]}"
+            " - change the source, or say gunicorn_app_retry_void: true to try it again"
+        )
+    if release not in releases.built():
+        raise ReleaseError(
+            f"release {release} is not on this host: {releases.root} has {', '.join(releases.built()) or 'none'}"
+        )
+    return str(release)
+
+
+def record(instance: Instance, state: dict[str, Any], release: str, action: str, wrong: str = "") -> None:
+    """Write down what happened. What went wrong, but for its first line, stays in the journal."""
+    event = {"at": now(), "release": release, "action": action, "reason": instance.asked["reason"], "ok": not wrong}
+    if wrong:
+        event["error"] = wrong.splitlines()[0]
+    state["history"].append(event)
+    instance.releases.save(state)
+
+
+def switch(instance: Instance, state: dict[str, Any], release: str) -> None:
+    """Run another release.
+
+    :raises ReleaseError: it does not come up. The one before it runs, and this one is void.
+    """
+    releases, before = instance.releases, instance.releases.current()
+    try:
+        if instance.asked["trial"]:
+            instance.trial(release)
+        releases.switch(release)
+        instance.start(release, state["applied"].get("socket") != instance.applied["socket"])
+    except ReleaseError as error:
+        back = f"{before} serves" if before else "no release runs"
+        try:
+            if releases.current() != before:
+                releases.switch(before)
+                if before:
+                    instance.start(before, False)
+                else:
+                    systemctl("disable", "--now", "--quiet", instance.socket, instance.service, check=False)
+        except ReleaseError as second:
+            back = f"AND {before} DOES NOT COME UP EITHER: {second}"
+        state["void"][release] = {"at": now(), "reason": str(error).splitlines()[0]}
+        record(instance, state, release, "switch", str(error))
+        raise ReleaseError(f"release {release} does not come up and is void; {back}. {error}") from error
+    state["void"].pop(release, None)
+    if instance.asked["void_current"] and before and before != release:
+        reason = instance.asked["reason"] or "rolled back"
+        state["void"][before] = {"at": now(), "reason": reason}
+    state["applied"] = instance.applied
+    record(instance, state, release, "switch")
+    instance.prune(state)
+
+
+def refresh(instance: Instance, state: dict[str, Any], release: str, restart: bool) -> None:
+    """Apply changed units and settings to the release that runs.
+
+    :raises ReleaseError: it does not come up with them.
+    """
+    action = "restart" if restart else "reload"
+    try:
+        if instance.asked["trial"]:
+            instance.trial(release)
+        if restart:
+            instance.start(release, state["applied"].get("socket") != instance.applied["socket"])
+        else:
+            instance.reload(release)
+    except ReleaseError as error:
+        record(instance, state, release, action, str(error))
+        raise ReleaseError(f"release {release} does not come up with its changed settings: {error}") from error
+    state["applied"] = instance.applied
+    record(instance, state, release, action)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "root": {"type": "path", "required": True},
+            "release": {"type": "str", "required": True},
+            "unit": {"type": "str", "required": True},
+            "config": {"type": "list", "elements": "path", "default": []},
+            "address": {"type": "str", "required": True},
+            "health_path": {"type": "str", "default": "/healthz"},
+            "health_release": {"type": "bool", "default": True},
+            "timeout": {"type": "int", "default": 30},
+            "trial": {"type": "bool", "default": True},
+            "retry_void": {"type": "bool", "default": False},
+            "void_current": {"type": "bool", "default": False},
+            "keep": {"type": "int", "default": 5},
+            "reason": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    instance = Instance(module.params)
+    releases = instance.releases
+    try:
+        before = releases.current()
+        if module.check_mode and module.params["release"] not in (*releases.built(), "previous"):
+            # It would have been built in this run.
+            release, action = module.params["release"], "switch"
+        else:
+            state = releases.load()
+            release, action = target(instance, state), ""
+            applied = state["applied"]
+            stopped = systemctl("is-active", instance.service, instance.socket, check=False).split() != ["active"] * 2
+            if release != before:
+                action = "switch"
+            elif stopped or any(applied.get(part) != instance.applied[part] for part in ("service", "socket")):
+                action = "restart"
+            elif applied.get("config") != instance.applied["config"]:
+                action = "reload"
+            if action == "switch" and not module.check_mode:
+                switch(instance, state, release)
+            elif action and not module.check_mode:
+                refresh(instance, state, release, action == "restart")
+    except ReleaseError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or releases.root}: {error.strerror}")
+    module.exit_json(
+        changed=bool(action),
+        release=release,
+        previous=before,
+        action=action,
+        diff={"before": f"release {before or 'none'}\n", "after": f"release {release}\n"},
+    )
+
+
+if __name__ == "__main__":
+    main()
