@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import subprocess
 import time
@@ -48,13 +49,17 @@ class Lab:
         booted = ("running", "degraded")
         wait_for(lambda: self.host(host).run("systemctl is-system-running").stdout.strip() in booted, 60)
 
-    def disconnect(self, host: str) -> None:
-        """Cut a host's network."""
-        self.docker("network", "disconnect", "--force", self.name, self.container(host))
+    def cut(self, host: str) -> None:
+        """Cut a host's network; its processes go on."""
+        self.docker("exec", self.container(host), "ip", "link", "set", "eth0", "down")
 
-    def connect(self, host: str, address: str) -> None:
-        """Join a host's network again, at the address it had."""
-        self.docker("network", "connect", "--ip", address, self.name, self.container(host))
+    def mend(self, host: str) -> None:
+        """Join a host's network again."""
+        subnet = self.docker("network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", self.name)
+        # The kernel forgot the route with the link; Docker's gateway is a network's first address.
+        gateway = ipaddress.ip_network(subnet)[1]
+        command = f"ip link set eth0 up && ip route replace default via {gateway}"
+        self.docker("exec", self.container(host), "sh", "-c", command)
 
 
 def wait_for(condition: Callable[[], T], seconds: float = 30, every: float = 0.2) -> T:

@@ -1,0 +1,183 @@
+"""`./lab test`: every check of the project, in parts that can be run alone. Needs the tools of .lab/venv."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOGS = ROOT / ".lab" / "log" / "test"
+# The default scenario gets a network of its own, so that a lab that is up does not stand in its way.
+NETWORK = "198.18.200.0/24"
+PYTHON_SOURCES = ["lab", "molecule", "plugins", "tests"]
+
+Steps = Callable[["Part"], None]
+
+
+class Part:
+    """One part: a name, how it is run, and the log that it writes."""
+
+    def __init__(self, name: str, steps: Steps) -> None:
+        self.name, self.steps = name, steps
+        self.log = LOGS / f"{name.replace('/', '-')}.log"
+        self.took, self.ok = 0.0, False
+
+    def run(self) -> None:
+        """Run it; a step that fails ends it."""
+        began = time.monotonic()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.write_text("")
+        try:
+            self.steps(self)
+            self.ok = True
+        except subprocess.CalledProcessError as error:
+            with self.log.open("a") as log:
+                log.write(f"\n{error}\n")
+        self.took = time.monotonic() - began
+
+    def do(self, *words: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None) -> None:
+        """One command, its output into the log.
+
+        :raises subprocess.CalledProcessError: it failed.
+        """
+        environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | (env or {})
+        command = [str(word) for word in words]
+        with self.log.open("a") as log:
+            log.write(f"\n$ {' '.join(command)}\n")
+            log.flush()
+            subprocess.run(
+                command, check=True, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+
+def lint(part: Part) -> None:
+    """ansible-lint (profile production), yamllint, ruff, mypy."""
+    part.do("ansible-lint", "--offline", "--strict", "--profile", "production")
+    part.do("yamllint", "--strict", ".")
+    part.do("ruff", "check", *PYTHON_SOURCES)
+    part.do(
+        "mypy", "--scripts-are-modules", "lab", "tests/run.py", *sorted((ROOT / "molecule" / "shared").glob("*.py"))
+    )
+    part.do("mypy", "plugins/plugin_utils", "plugins/module_utils")
+
+
+def unit(part: Part) -> None:
+    """Plugins, rendered templates, specifications equal to defaults."""
+    part.do(sys.executable, "-m", "pytest", "-q", "tests/unit", env={"PYTHONPATH": ".ansible/collections"})
+
+
+def build(part: Part) -> None:
+    """The tarball builds, installs, and its playbooks and plugins are found by their full names, from anywhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        collections = work / "collections"
+        part.do("ansible-galaxy", "collection", "build", "--output-path", work)
+        tarball = next(work.glob("scaleup-webstack-*.tar.gz"))
+        # No Galaxy: the dependencies are those that the checkout has from the bundle.
+        bundled = ROOT / ".ansible" / "collections" / "ansible_collections"
+        for name in ("ansible", "community"):
+            shutil.copytree(bundled / name, collections / "ansible_collections" / name)
+        installed = {"ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_CONFIG": os.devnull}
+        galaxy_install = ("ansible-galaxy", "collection", "install", "--offline", "-p", collections, tarball)
+        part.do(*galaxy_install, cwd=work, env=installed)
+        site = work / "my-site"
+        shutil.copytree(ROOT / "inventory", site)
+        part.do("ansible-playbook", "-i", site, "scaleup.webstack.site", "--list-hosts", cwd=work, env=installed)
+        part.do("ansible-doc", "-t", "inventory", "scaleup.webstack.tiers", cwd=work, env=installed)
+        # From the root of a checkout, with its own settings.
+        part.do("ansible-playbook", "site.yml", "--list-hosts", env={"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")})
+
+
+def scenario(name: str, **env: str) -> Steps:
+    """A Molecule scenario, from nothing to nothing."""
+
+    def steps(part: Part) -> None:
+        home = ROOT / ".lab" / "molecule" / part.name.replace("/", "-")
+        try:
+            part.do("molecule", "test", "--scenario-name", name, env={"ANSIBLE_HOME": str(home), **env})
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+
+    return steps
+
+
+def default(part: Part) -> None:
+    """The whole site: Molecule's default scenario, as ./lab up makes it, beside whatever lab is up."""
+    name = "webstack-test"
+    env = {"LAB_NAME": name, "LAB_NETWORK": NETWORK, "LAB_INVENTORY": str(ROOT / ".lab" / name / "inventory")}
+    part.do(ROOT / "lab", "inventory", env=env)
+    try:
+        scenario("default", **env)(part)
+    finally:
+        part.do(ROOT / "lab", "down", "--keep-image", env=env)
+
+
+def parts() -> list[Part]:
+    """All parts, the longest first."""
+    found = [Part("default", default)]
+    for folder in sorted((ROOT / "molecule").glob("*/molecule.yml")):
+        if (name := folder.parent.name) != "default":
+            found.append(Part(f"roles/{name}", scenario(name)))
+    return [*found, Part("lint", lint), Part("unit", unit), Part("build", build)]
+
+
+def report(part: Part) -> None:
+    """A line for a part, and for a failed one what its log ends with."""
+    print(f"{part.name:.<48} {'passed' if part.ok else 'FAILED'} {part.took:7.0f} s", flush=True)
+    if not part.ok:
+        text = re.sub(r"\x1b\[[0-9;]*m", "", part.log.read_text(errors="replace"))
+        print("\n".join(f"    {line}" for line in text.splitlines()[-60:]))
+        print(f"    (all of it: {part.log.relative_to(ROOT)})", flush=True)
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="./lab test", description=__doc__)
+    parser.add_argument("part", nargs="*", help="for example roles/nginx_web; without one, all of them")
+    parser.add_argument("--list", action="store_true", help="say which parts there are")
+    parser.add_argument("--jobs", type=int, default=2, help="parts side by side")
+    arguments = parser.parse_args()
+    everything = parts()
+    if arguments.list:
+        print("\n".join(part.name for part in everything))
+        return 0
+    unknown = [name for name in arguments.part if name not in [part.name for part in everything]]
+    if unknown:
+        known = ", ".join(part.name for part in everything)
+        print(f"lab: there is no part {unknown[0]}; there are: {known}", file=sys.stderr)
+        return 2
+    chosen = [part for part in everything if not arguments.part or part.name in arguments.part]
+    queue, lock = list(chosen), threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                if not queue:
+                    return
+                part = queue.pop(0)
+            part.run()
+            with lock:
+                report(part)
+
+    print(f"{len(chosen)} parts, {arguments.jobs} at a time; logs in {LOGS.relative_to(ROOT)}", flush=True)
+    workers = [threading.Thread(target=work) for _ in range(arguments.jobs)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    failed = sum(not part.ok for part in chosen)
+    print(f"{len(chosen) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
