@@ -23,7 +23,8 @@ options:
     type: dict
     required: true
   files:
-    description: Files of the tiers plugin that must have been read; see the lookup P(scaleup.webstack.tiers_files#lookup).
+    description:
+      - Files of the tiers plugin that must have been read; see the lookup P(scaleup.webstack.tiers_files#lookup).
     type: list
     elements: str
     default: []

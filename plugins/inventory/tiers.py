@@ -289,7 +289,8 @@ class InventoryModule(BaseInventoryPlugin):
         lines = SourceLines(read_text(path))
         problems = Problems()
         for duplicate, first, second in lines.duplicate_keys():
-            problems.add(duplicate, f"this key stands twice, in line {first} and in line {second}: remove one of them")
+            where = f"in line {first}" if first == second else f"in line {first} and in line {second}"
+            problems.add(duplicate, f"this key stands twice, {where}: remove one of them")
         site = read_site(config, problems)
         plan = plan_site(site, _InventoryView(inventory, self.templar_for), _resolve, problems)
         if problems:

@@ -37,7 +37,6 @@ _raw:
 from typing import Any
 
 from ansible.plugins.lookup import LookupBase
-
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.checks import tiers_files
 
 

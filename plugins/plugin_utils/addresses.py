@@ -194,7 +194,8 @@ def _parse_range(text: str, body: str) -> tuple[range | str, int] | str:
         return f"'{text}' has a range with a number of more than 12 digits"
     padded = len(first) > 1 and first.startswith("0")
     if padded and len(first) != len(last):
-        return f"'{text}' has a range of padded numbers with unequal widths: write [{first}:{last.zfill(len(first))}]"
+        width = max(len(first), len(last))
+        return f"'{text}' has padded numbers of unequal widths: write [{first.zfill(width)}:{last.zfill(width)}]"
     if int(first) > int(last):
         return f"'{text}' has a reversed range: write [{last}:{first}]"
     return range(int(first), int(last) + 1, step), len(first) if padded else 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -94,25 +95,27 @@ def picture(
 def svg(drawn: Picture) -> str:
     """One self-contained SVG document: no script, no font, no image from elsewhere."""
     others = [name for name in drawn.tiers if name not in drawn.path]
-    columns = max([min(len(hosts), MAX_HOSTS + 1) for hosts in drawn.tiers.values()] + [len(drawn.vips), 3])
+    columns = max([min(len(hosts), MAX_HOSTS + 1) for hosts in drawn.tiers.values()] + [len(drawn.vips), 2])
     width = _LEFT + columns * (_BOX + _GAP) + 20
     parts: list[str] = []
     top = 20
     public = [vip for vip in drawn.vips if vip.get("name") not in drawn.internal]
     internal = [vip for vip in drawn.vips if vip.get("name") in drawn.internal]
-    centre = _LEFT + columns * (_BOX + _GAP) // 2
+    centre = _LEFT + (columns * (_BOX + _GAP) - _GAP) // 2
     if drawn.path:
-        parts.append(f'<rect x="{centre - 60}" y="{top}" width="120" height="30" rx="15" fill="#f3f4f6" stroke="#6b7280"/>')
+        parts.append(
+            f'<rect x="{centre - 60}" y="{top}" width="120" height="30" rx="15" fill="#f3f4f6" stroke="#6b7280"/>'
+        )
         parts.append(_text(centre, top + 20, "h", "clients", "middle"))
         top += 30
     if public:
         top = _arrow(parts, centre, top)
-        top = _vip_row(parts, top, "public VIPs", public)
+        top = _vip_row(parts, top, width, "public VIPs", public)
     previous = ""
     for name in drawn.path:
         if name == "db" and internal:
             top = _arrow(parts, centre, top)
-            top = _vip_row(parts, top, "internal VIP", internal)
+            top = _vip_row(parts, top, width, "internal VIP", internal)
         if top > 20:
             top = _arrow(parts, centre, top)
         top = _tier_row(parts, top, width, drawn, name)
@@ -138,16 +141,22 @@ def _text(x: int, y: int, kind: str, text: str, anchor: str = "start", room: int
     return f'<text x="{x}" y="{y}" class="{kind}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
+def _first_x(width: int, count: int) -> int:
+    """Where the first of `count` boxes begins, so that the row is centred beside the titles."""
+    return _LEFT + (width - 20 - _LEFT - count * (_BOX + _GAP)) // 2
+
+
 def _arrow(parts: list[str], x: int, top: int) -> int:
     parts.append(f'<path class="l" d="M{x} {top + 2}V{top + 24}" marker-end="url(#arrow)"/>')
     return top + 26
 
 
-def _vip_row(parts: list[str], top: int, title: str, vips: list[dict[str, Any]]) -> int:
+def _vip_row(parts: list[str], top: int, width: int, title: str, vips: list[dict[str, Any]]) -> int:
     parts.append(_text(20, top + 20, "t", title))
-    parts.append(_text(20, top + 37, "s", "VRRP, moves between balancers"))
+    parts.append(_text(20, top + 37, "s", "held by VRRP"))
+    left = _first_x(width, len(vips))
     for index, vip in enumerate(vips):
-        x = _LEFT + index * (_BOX + _GAP)
+        x = left + index * (_BOX + _GAP)
         priorities = vip.get("priorities") or {}
         master = max(priorities, key=lambda name: priorities[name]) if priorities else ""
         parts.append(f'<rect x="{x}" y="{top}" width="{_BOX}" height="54" rx="27" fill="#fff7ed" stroke="#ea580c"/>')
@@ -161,15 +170,18 @@ def _tier_row(parts: list[str], top: int, width: int, drawn: Picture, name: str)
     hosts, ports = drawn.tiers[name], drawn.ports.get(name, [])
     height = _ROW - 22
     colour = _COLOURS.get(name, "#f3f4f6")
-    parts.append(f'<rect x="8" y="{top}" width="{width - 16}" height="{height}" rx="10" fill="{colour}" stroke="#9ca3af"/>')
+    parts.append(
+        f'<rect x="8" y="{top}" width="{width - 16}" height="{height}" rx="10" fill="{colour}" stroke="#9ca3af"/>'
+    )
     parts.append(_text(20, top + 26, "t", name, room=20))
     count = "1 host" if len(hosts) == 1 else f"{len(hosts)} hosts"
     parts.append(_text(20, top + 45, "s", TITLES.get(name, ""), room=28))
     parts.append(_text(20, top + 62, "s", count))
     parts.append(_text(20, top + 80, "a", ", ".join(ports), room=24))
     boxes: list[int] = []
+    left = _first_x(width, min(len(hosts), MAX_HOSTS + 1))
     for index, host in enumerate(hosts[:MAX_HOSTS]):
-        x = _LEFT + index * (_BOX + _GAP)
+        x = left + index * (_BOX + _GAP)
         boxes.append(x)
         edge = "#be123c" if host.role == "primary" else "#6b7280"
         parts.append(f'<rect x="{x}" y="{top + 16}" width="{_BOX}" height="64" rx="6" fill="#ffffff" stroke="{edge}"/>')
@@ -183,7 +195,7 @@ def _tier_row(parts: list[str], top: int, width: int, drawn: Picture, name: str)
                 f'<path class="l d" d="M{boxes[0] + _BOX // 2} {top + 80}V{y}H{boxes[index] + _BOX // 2}V{top + 80}"/>'
             )
     if len(hosts) > MAX_HOSTS:
-        x = _LEFT + MAX_HOSTS * (_BOX + _GAP)
+        x = left + MAX_HOSTS * (_BOX + _GAP)
         parts.append(_text(x, top + 52, "s", f"and {len(hosts) - MAX_HOSTS} more"))
     return top + height
 
@@ -221,7 +233,7 @@ def mermaid(drawn: Picture) -> str:
     path = drawn.path
     if path and not public:
         lines.append(f"  clients --> {_id('tier', path[0])}")
-    for upper, lower in zip(path, path[1:]):
+    for upper, lower in pairwise(path):
         if lower == "db" and internal and upper != "lb":
             names = [_id("vip", vip.get("name")) for vip in internal]
             lines += [f"  {_id('tier', upper)} --> {name}" for name in names]

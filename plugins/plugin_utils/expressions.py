@@ -4,8 +4,8 @@
 
 """What a Jinja `when` depends on: so that hosts with the same values are asked once, not one by one.
 
-Ansible compiles a condition anew for every host (milliseconds); the same condition over ten thousand hosts usually has a
-handful of different inputs.
+Ansible compiles a condition anew for every host (milliseconds); over ten thousand hosts it usually has a handful of
+different inputs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, TemplateSyntaxError, meta, nodes
+from jinja2 import Environment, TemplateSyntaxError, nodes
 
 # Filters whose result is not given by their input.
 _IMPURE_FILTERS = frozenset({"random", "shuffle", "random_mac", "to_uuid", "expandvars", "fileglob", "realpath"})
@@ -68,14 +68,15 @@ class Expression:
 def parse_expression(text: str) -> Expression | str:
     """The expression, or what Jinja has against it."""
     try:
-        tree = _ENVIRONMENT.parse("{{ (" + str(text) + "\n) }}")
-        roots = meta.find_undeclared_variables(tree)
+        tree = _ENVIRONMENT.parse("{{ " + str(text) + " }}")
     except TemplateSyntaxError as error:
         return str(error.message)
     except (RecursionError, ValueError, OverflowError) as error:
         return f"too complex ({error})"
     if not str(text).strip():
         return "it is empty"
+    # All names: an expression assigns none. (jinja2.meta would have to know Ansible's filters and tests.)
+    roots = {name.name for name in tree.find_all(nodes.Name)}
     pure = True
     for call in tree.find_all(nodes.Call):
         pure = pure and not isinstance(call.node, nodes.Name)  # lookup(), query(), now()
@@ -101,6 +102,5 @@ def parse_expression(text: str) -> Expression | str:
             current = current.node
         if isinstance(current, nodes.Name):
             inner.add(id(current))
-            if current.name in roots:
-                paths.add((current.name, *path))
+            paths.add((current.name, *path))
     return Expression(text, tuple(sorted(roots)), tuple(sorted(paths, key=repr)), pure)

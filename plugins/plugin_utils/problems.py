@@ -73,10 +73,10 @@ class SourceLines:
 
     def line(self, path: Path) -> int | None:
         """Line (from 1) of the key at `path`, or of its nearest parent that is in the file; None without positions."""
-        node, line = self._root, None
+        node = self._root
         if node is None:
             return None
-        line = node.start_mark.line + 1
+        line: int = node.start_mark.line + 1
         for part in path:
             if isinstance(node, yaml.MappingNode) and (entry := self._entry(node, part)):
                 line, node = entry[0].start_mark.line + 1, entry[1]

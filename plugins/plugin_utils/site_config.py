@@ -170,8 +170,11 @@ class SiteReader:
         self._tiers(data.get("tiers"))
         for path, entry in self._items(("rules",), data.get("rules")):
             self._rule(path, entry)
+        if self.problems.under(("rules",)):  # the hosts that a bad rule would have brought are unknown
+            for tier in site.tiers.values():
+                tier.incomplete = True
         for path, entry in self._items(("exclude",), data.get("exclude")):
-            matcher = self._matcher(path, entry, MATCH_KEYS)
+            matcher = self._matcher(path, entry, MATCH_KEYS, "an exclude entry")
             if matcher:
                 site.exclude.append(matcher)
         return site
@@ -229,7 +232,7 @@ class SiteReader:
         if interface is not None and "{{" not in interface and not _INTERFACE.match(interface):
             self.problems.add(
                 (*path, "interface"),
-                f"{show(interface)} is no interface name: it has 1 to 15 characters, no space, ':' or '/', such as eth0",
+                f"{show(interface)} is no interface name: 1 to 15 characters without space, ':' and '/', such as eth0",
             )
         bits = 128 if address is not None and is_ipv6(address) else 32
         vip = Vip(name or "", path, address or 0, interface or "")
@@ -287,7 +290,7 @@ class SiteReader:
             return
         for key, entry in value.items():
             tier_path = (*path, _key(key))
-            if not isinstance(key, str) or not _GROUP_NAME.match(key) or keyword.iskeyword(key):
+            if not isinstance(key, str) or not _GROUP_NAME.match(key):
                 self.problems.add(
                     tier_path,
                     f"{show(key)} cannot be the name of a tier: use letters, digits and '_', and begin with a letter",
@@ -305,7 +308,7 @@ class SiteReader:
                 hint = did_you_mean(name, own).replace("Did you mean", "Is it")
                 self.problems.add(
                     ("tiers",),
-                    f"the tier '{name}' is missing: add it, or write `{name}: {{min_hosts: 0}}` when this site has none."
+                    f"the tier '{name}' is missing: add it, or write `{name}: {{min_hosts: 0}}` if this site has none."
                     + hint,
                 )
 
@@ -322,6 +325,7 @@ class SiteReader:
         if data is None:
             tier.incomplete = True
             return
+        tier.incomplete = any(key not in keys for key in data)
         if data.get("hosts") is not None:
             self._hosts(tier, (*path, "hosts"), data["hosts"])
         tier.vars = self._vars((*path, "vars"), data.get("vars"), of_tier=True)
@@ -332,6 +336,7 @@ class SiteReader:
         elif tier.max_hosts is not None:
             tier.min_hosts = min(tier.min_hosts, tier.max_hosts)
         if tier.max_hosts is not None and tier.max_hosts < tier.min_hosts:
+            tier.incomplete = True
             self.problems.add(
                 (*path, "max_hosts"),
                 f"it is {tier.max_hosts}, less than min_hosts ({tier.min_hosts}): swap or raise it",
@@ -344,7 +349,7 @@ class SiteReader:
             self.problems.add(path, f"expected a mapping, got the text {show(value)}: write {{host: {value}}}")
             return
         if not isinstance(value, Mapping) or "host" not in value:
-            tier.primary_match = self._matcher(path, value, ("host", *MATCH_KEYS), "{host: db1}")
+            tier.primary_match = self._matcher(path, value, ("host", *MATCH_KEYS), "the primary", "{host: db1}")
             return
         if len(value) > 1:
             others = names(_key(key) for key in value if key != "host")
@@ -429,14 +434,7 @@ class SiteReader:
             host.addresses = tuple(address for address in read if address is not None)
 
     def _rule(self, path: Path, value: object) -> None:
-        before = len(self.site.rules)
-        self._read_rule(path, value)
-        if len(self.site.rules) == before:  # the hosts that it would have brought are unknown
-            for tier in self.site.tiers.values():
-                tier.incomplete = True
-
-    def _read_rule(self, path: Path, value: object) -> None:
-        matcher = self._matcher(path, value, ("tier", *MATCH_KEYS), '{tier: web, name: "web*"}')
+        matcher = self._matcher(path, value, ("tier", *MATCH_KEYS), "a rule", '{tier: web, name: "web*"}')
         if matcher is None or not isinstance(value, Mapping):
             return
         tier = value.get("tier")
@@ -453,14 +451,14 @@ class SiteReader:
             self.site.rules.append(Rule(str(tier), path, matcher))
 
     def _matcher(
-        self, path: Path, value: object, keys: tuple[str, ...], example: str = '{name: "*-old"}'
+        self, path: Path, value: object, keys: tuple[str, ...], what: str, example: str = '{name: "*-old"}'
     ) -> Matcher | None:
         before = len(self.problems)
-        data = self._mapping(path, value, keys, "a rule", example)
+        data = self._mapping(path, value, keys, what, example)
         if data is None:
             return None
         matcher = Matcher(path)
-        if not any(data.get(key) is not None for key in ("name", "group", "var", "when")):
+        if not any(data.get(key) is not None for key in MATCH_KEYS):
             if len(self.problems) == before:
                 self.problems.add(path, f"no condition is given: add name, group, var or when, like {example}")
             return None
@@ -524,7 +522,7 @@ class SiteReader:
             if key not in keys:
                 self.problems.add(
                     (*path, _key(key)),
-                    f"{what} has no key {show(key)} (known: {names(keys)})." + did_you_mean(key, keys),
+                    f"{what} has no key '{_key(key)}' (known: {names(keys)})." + did_you_mean(key, keys),
                 )
         return value
 
@@ -641,7 +639,10 @@ def read_site(config: object, problems: Problems) -> Site:
 
 
 def _key(key: object) -> str:
-    return str(key) if isinstance(key, str) else {None: "null", True: "true", False: "false"}.get(key, str(key))  # type: ignore[call-overload]
+    """A key as it stands in the file."""
+    if key is None:
+        return "null"
+    return str(key).lower() if isinstance(key, bool) else str(key)
 
 
 def _no_address(value: object) -> str:

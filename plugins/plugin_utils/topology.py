@@ -4,8 +4,8 @@
 
 """The plan for a site: which host goes into which group, with which identity; and everything that speaks against it.
 
-`plan_site` only reads. The plugin carries out the plan when no problem was found, so an error leaves the inventory as it
-was: Ansible itself has no rollback.
+`plan_site` only reads. The plugin carries out the plan when no problem was found, so an error leaves the inventory as
+it was: Ansible itself has no rollback.
 
 Identity comes from what stays when hosts come and go: `server_id` from the address, the VRRP router id from the VIP.
 """
@@ -170,7 +170,7 @@ class Planner:
                             self._declare_host(tier, entry, index, name)
 
     def _plain(self, tier: Tier, entry: HostEntry) -> bool:
-        """Whether the addresses of the entry are consecutive and nothing else names them: the fast way is then right."""
+        """Whether the addresses of the entry are consecutive and nothing else names them: the fast way will do."""
         by_hand = {"tier_address", "server_id", "ansible_host"}
         return entry.start is not None and not by_hand.intersection(entry.vars)
 
@@ -357,10 +357,12 @@ class Planner:
     def _classify(self) -> None:
         site, inventory, problems = self.site, self.inventory, self.problems
         if site.rules and not self.known_hosts:
+            for empty in site.tiers.values():  # that they have no hosts follows from this, and is not told as well
+                empty.incomplete = True
             read = names(inventory.sources()) or "none"
             problems.add(
                 ("rules",),
-                f"there are no hosts that rules could sort: no source before this one brought any (read so far: {read}); "
+                f"there are no hosts that rules could sort: no source before this one brought any (read: {read}); "
                 "name this file so that it is read last, or put it last on the command line",
             )
         earlier = self._earlier_tiers()
@@ -377,8 +379,8 @@ class Planner:
                 if rule is not None and rule.tier != tier:
                     problems.add(
                         rule.path,
-                        f"the host '{name}' is in two tiers: declared in {tier}, and this rule puts it into {rule.tier}; "
-                        "narrow the rule, or list the host below exclude",
+                        f"the host '{name}' is in two tiers: declared in {tier}, and this rule puts it into "
+                        f"{rule.tier}; narrow the rule, or list the host below exclude",
                     )
         self._sort(earlier)
         if self.unmatched and site.unmatched == "error" and site.tiers:
@@ -449,7 +451,8 @@ class Planner:
                     continue
                 if host in earlier:
                     self.problems.add(
-                        tier.path, f"the host '{host}' is in two tiers, {earlier[host]} and {name}, by other sources"
+                        tier.path,
+                        f"the host '{host}' is in two tiers by other sources, {earlier[host]} and {name}: mend one",
                     )
                 earlier.setdefault(host, name)
         return earlier
@@ -525,9 +528,8 @@ class Planner:
             if len(found) != 1:
                 if hosts and not tier.incomplete:
                     matched = f"{len(found)} hosts ({names(found)})" if found else "no host"
-                    self.problems.add(
-                        path, f"it matches {matched} of the tier 'db' ({names(hosts)}): exactly one is needed"
-                    )
+                    of = "" if found else f" ({names(hosts)})"
+                    self.problems.add(path, f"it matches {matched} of the tier 'db'{of}: exactly one is needed")
                 return None
             primary = found[0]
         elif before:
@@ -545,11 +547,11 @@ class Planner:
         if before and before != [primary]:
             self.problems.add(
                 path,
-                f"'{primary}' is the primary here, but another source puts '{before[0]}' into {PRIMARY_GROUP}: mend one",
+                f"'{primary}' is the primary here, another source puts '{before[0]}' into {PRIMARY_GROUP}: mend one",
             )
         if primary in self.inventory.members(REPLICA_GROUP):
             self.problems.add(
-                path, f"'{primary}' is the primary here, but another source puts it into {REPLICA_GROUP}: mend one"
+                path, f"'{primary}' is the primary here, another source puts it into {REPLICA_GROUP}: mend one"
             )
         return primary
 
@@ -562,12 +564,7 @@ class Planner:
         balancers = [member.name for member in self.members.get("lb", ())] + self.joined.get("lb", [])
         balancers.sort(key=_natural)
         balancing = site.tiers.get("lb")
-        if (
-            balancing is not None
-            and balancing.min_hosts == 0
-            and not balancers
-            and not balancing.incomplete
-        ):
+        if balancing is not None and balancing.min_hosts == 0 and not balancers and not balancing.incomplete:
             problems.add(
                 ("vips",), "there is no host in the tier 'lb' that could carry a VIP: add hosts, or remove vips"
             )

@@ -9,6 +9,7 @@ measured one right after the other. Exits with 1 when a ratio misses its limit.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import os
@@ -35,10 +36,8 @@ def ansible() -> Any:
     from ansible.parsing.dataloader import DataLoader
     from ansible.plugins.loader import init_plugin_loader, inventory_loader
 
-    try:
+    with contextlib.suppress(ValueError):  # it was called before
         init_plugin_loader()
-    except ValueError:  # it was called before
-        pass
 
     class Ansible:
         data, manager, loader, plugins = InventoryData, InventoryManager, DataLoader, inventory_loader
@@ -163,9 +162,7 @@ class Bench:
         recorder = Recorder(self.inventory())
         self.ansible.plugins.get(PLUGIN).parse(recorder, self.ansible.loader(), path)
         assert len(recorder.hosts) == self.hosts // 5 * 5
-        return self.pairs(
-            lambda: (self.parse(self.inventory(), path), self.replay(recorder.calls, self.inventory()))
-        )
+        return self.pairs(lambda: (self.parse(self.inventory(), path), self.replay(recorder.calls, self.inventory())))
 
     def name_rules(self, addresses: bool) -> tuple[float, float, float]:
         hosts = self.file("hosts.ini", ini(self.hosts, addresses=addresses))
@@ -286,7 +283,12 @@ def main() -> int:
         lines = bench.file("lines.ini", ini(many, addresses=True))
         names = bench.file("names.yml", rules_site("name"))
         declared = bench.file("declared.yml", declared_site(many))
-        row(f"peak memory, {many} hosts: INI and name rules / INI, MB", bench.memory([hosts, names], [hosts]), "<= 1.3", 1)
+        row(
+            f"peak memory, {many} hosts: INI and name rules / INI, MB",
+            bench.memory([hosts, names], [hosts]),
+            "<= 1.3",
+            1,
+        )
         row("  the same with an address per host, MB", bench.memory([lines, names], [lines]), "", 1)
         row("  declared ranges / INI with an address per host, MB", bench.memory([declared], [lines]), "<= 1.3", 1)
     return 1 if missed else 0
