@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Dict, Iterable, List, Set
+from collections.abc import Iterable
 
 _ITOA64 = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # Object, as "*.*", "`db`.*" or "`db`.`table`", to the privileges on it.
-Grants = Dict[str, Set[str]]
+Grants = dict[str, set[str]]
 
 
 def sha256_crypt(password: bytes, salt: bytes, rounds: int) -> str:
@@ -94,7 +94,7 @@ def normal_privilege(text: str) -> str:
     return f"{name} ({', '.join(f'`{c}`' for c in listed)})"
 
 
-def wanted_grants(privileges: Dict[str, Iterable[str]]) -> Grants:
+def wanted_grants(privileges: dict[str, Iterable[str]]) -> Grants:
     """From the variable to the form in which they are compared."""
     return {normal_object(o): {normal_privilege(p) for p in names} for o, names in privileges.items()}
 
@@ -116,8 +116,8 @@ def parse_grants(lines: Iterable[str]) -> Grants:
     return result
 
 
-def grant_statements(current: Grants, wanted: Grants) -> List[str]:
-    """``GRANT … ON … TO`` and ``REVOKE … ON … FROM`` without the account, grants first: nothing is missing in between."""
+def grant_statements(current: Grants, wanted: Grants) -> list[str]:
+    """``GRANT … ON … TO`` and ``REVOKE … ON … FROM`` without the account, grants first: no client misses one."""
     grants, revokes = [], []
     for target in sorted(set(current) | set(wanted)):
         missing = wanted.get(target, set()) - current.get(target, set())

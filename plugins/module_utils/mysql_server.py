@@ -8,15 +8,17 @@ The health agent on the nodes uses this file as it is, so it imports the standar
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type
+from typing import Any
 
 try:
     import pymysql
     import pymysql.cursors
 
-    PYMYSQL_ERROR: Optional[ImportError] = None
+    PYMYSQL_ERROR: ImportError | None = None
 except ImportError as import_error:
     PYMYSQL_ERROR = import_error
 
@@ -54,18 +56,16 @@ class Session:
         return self
 
     def __exit__(
-        self, kind: Optional[Type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
 
     def close(self) -> None:
         """End the connection, whatever state it is in."""
-        try:
+        with contextlib.suppress(pymysql.MySQLError, OSError):
             self._connection.close()
-        except (pymysql.MySQLError, OSError):
-            pass
 
-    def run(self, statement: str, values: Sequence[Any] = ()) -> List[Dict[str, Any]]:
+    def run(self, statement: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Execute one statement and return its rows.
 
         :raises ServerError: with the server's number and text.
@@ -77,7 +77,7 @@ class Session:
         except (pymysql.MySQLError, OSError) as error:
             raise ServerError(_text(error)) from error
 
-    def one(self, statement: str, values: Sequence[Any] = ()) -> Dict[str, Any]:
+    def one(self, statement: str, values: Sequence[Any] = ()) -> dict[str, Any]:
         """The first row, empty when there is none."""
         rows = self.run(statement, values)
         return rows[0] if rows else {}
@@ -89,12 +89,12 @@ def _text(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def by_socket(user: str = "root", path: str = SOCKET) -> Dict[str, Any]:
+def by_socket(user: str = "root", path: str = SOCKET) -> dict[str, Any]:
     """The local server, as the operating system's user of that name."""
     return {"unix_socket": path, "user": user}
 
 
-def by_network(address: str, port: int, user: str, password: str, ca: str) -> Dict[str, Any]:
+def by_network(address: str, port: int, user: str, password: str, ca: str) -> dict[str, Any]:
     """A server over TLS; its certificate has to be of that authority and for that address."""
     tls = {"ca": ca, "check_hostname": True}
     return {"host": address, "port": port, "user": user, "password": password, "ssl": tls}
@@ -108,7 +108,7 @@ SELECT @@GLOBAL.version AS version, @@GLOBAL.server_id AS server_id, @@GLOBAL.se
 _OWN_SCHEMAS = ("mysql", "information_schema", "performance_schema", "sys")
 
 
-def read_state(session: Session) -> Dict[str, Any]:
+def read_state(session: Session) -> dict[str, Any]:
     """What a node says about itself: the fields of mysql_topology.Node, ``replica`` as a dictionary or None.
 
     The replica's part is read first, so that a busy source never seems to lack what its replica has.
@@ -131,7 +131,7 @@ def read_state(session: Session) -> Dict[str, Any]:
     }
 
 
-def read_replica(session: Session) -> Optional[Dict[str, Any]]:
+def read_replica(session: Session) -> dict[str, Any] | None:
     """The fields of mysql_topology.Replica, or None where no source is configured."""
     row = session.one("SHOW REPLICA STATUS")
     if not row or not row.get("Source_Host"):
@@ -192,7 +192,9 @@ def start_replica(session: Session, seconds: float = 20) -> None:
             return
         reason = replica.get("sql_error") or replica.get("io_error")
         if replica.get("sql_error") or time.monotonic() > deadline:
-            raise ServerError(f"replication from {replica.get('source_host')} does not start: {reason or 'no reason given'}")
+            raise ServerError(
+                f"replication from {replica.get('source_host')} does not start: {reason or 'no reason given'}"
+            )
         time.sleep(0.1)
 
 
@@ -206,7 +208,7 @@ def wait_for_gtids(session: Session, gtids: str, seconds: float) -> bool:
     return session.one("SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s) AS late", (gtids, seconds))["late"] == 0
 
 
-def application_sessions(session: Session, except_users: Sequence[str]) -> List[Tuple[int, str]]:
+def application_sessions(session: Session, except_users: Sequence[str]) -> list[tuple[int, str]]:
     """(id, user) of the remote clients that are connected."""
     rows = session.run(
         "SELECT PROCESSLIST_ID AS id, PROCESSLIST_USER AS user FROM performance_schema.threads "

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, List, Sequence
+from typing import Any
 
 try:
     from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_server, mysql_topology
@@ -17,15 +18,21 @@ except ImportError:  # beside the health agent on a node
 
 
 def connection_to(
-    node: Dict[str, Any], user: str, password: str, ca: str, me: str = "", unix_socket: str = "", local_user: str = "root"
-) -> Dict[str, Any]:
+    node: dict[str, Any],
+    user: str,
+    password: str,
+    ca: str,
+    me: str = "",
+    unix_socket: str = "",
+    local_user: str = "root",
+) -> dict[str, Any]:
     """How to reach a node: this host's own over its socket, any other over TLS."""
     if me and node["name"] == me:
         return mysql_server.by_socket(local_user, unix_socket)
     return mysql_server.by_network(node["address"], node["port"], user, password, ca)
 
 
-def ask(node: Dict[str, Any], connection: Dict[str, Any], timeout: float = 3) -> mysql_topology.Node:
+def ask(node: dict[str, Any], connection: dict[str, Any], timeout: float = 3) -> mysql_topology.Node:
     """One node's state; one that does not answer is a fact, not an error."""
     try:
         with mysql_server.Session(node["name"], connection, timeout, read_timeout=10) as session:
@@ -36,14 +43,14 @@ def ask(node: Dict[str, Any], connection: Dict[str, Any], timeout: float = 3) ->
 
 
 def survey(
-    nodes: Sequence[Dict[str, Any]],
+    nodes: Sequence[dict[str, Any]],
     user: str,
     password: str,
     ca: str,
     me: str = "",
     unix_socket: str = mysql_server.SOCKET,
     settle: float = 0,
-) -> List[mysql_topology.Node]:
+) -> list[mysql_topology.Node]:
     """The state of all nodes.
 
     :param settle: seconds that a replica which is only just connecting to an answering source gets.
@@ -69,14 +76,14 @@ def survey(
     return found
 
 
-def _connecting(node: mysql_topology.Node, everyone: List[mysql_topology.Node]) -> bool:
+def _connecting(node: mysql_topology.Node, everyone: list[mysql_topology.Node]) -> bool:
     if not node.reachable or node.replica is None or node.replica.sql_error:
         return False
     source_answers = any(o.reachable and o is not node and node.follows(o) for o in everyone)
     return source_answers and node.replica.io_running == "Connecting"
 
 
-def _catch_up(node: mysql_topology.Node, connection: Dict[str, Any], gtids: str) -> mysql_topology.Node:
+def _catch_up(node: mysql_topology.Node, connection: dict[str, Any], gtids: str) -> mysql_topology.Node:
     if not gtids:
         return node
     try:

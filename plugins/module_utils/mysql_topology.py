@@ -8,11 +8,12 @@ The health agent on the nodes uses this file as it is, so it imports the standar
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
+from typing import Any
 
 # Per "uuid" or "uuid:tag" the closed intervals of transaction numbers, sorted and apart.
-GtidSet = Dict[str, List[Tuple[int, int]]]
+GtidSet = dict[str, list[tuple[int, int]]]
 
 
 def parse_gtids(text: str) -> GtidSet:
@@ -35,8 +36,8 @@ def parse_gtids(text: str) -> GtidSet:
     return {key: _merge(intervals) for key, intervals in result.items()}
 
 
-def _merge(intervals: List[Tuple[int, int]]) -> List[Tuple[int, int]]:
-    merged: List[Tuple[int, int]] = []
+def _merge(intervals: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
     for first, last in sorted(intervals):
         if merged and first <= merged[-1][1] + 1:
             merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
@@ -59,7 +60,7 @@ def subtract_gtids(left: str, right: str) -> str:
     a, b = parse_gtids(left), parse_gtids(right)
     result: GtidSet = {}
     for key, intervals in a.items():
-        rest: List[Tuple[int, int]] = []
+        rest: list[tuple[int, int]] = []
         for interval_first, last in intervals:
             first = interval_first
             for cut_first, cut_last in b.get(key, []):
@@ -93,7 +94,7 @@ class Replica:
     sql_error: str = ""
     auto_position: bool = True
     retrieved: str = ""
-    lag: Optional[int] = None
+    lag: int | None = None
 
     @property
     def running(self) -> bool:
@@ -117,12 +118,12 @@ class Node:
     super_read_only: bool = True
     gtid_executed: str = ""
     gtid_purged: str = ""
-    schemas: List[str] = field(default_factory=list)
-    replica: Optional[Replica] = None
+    schemas: list[str] = field(default_factory=list)
+    replica: Replica | None = None
     semi_sync: bool = False
 
     @classmethod
-    def from_state(cls, name: str, address: str, port: int, state: Dict[str, Any]) -> Node:
+    def from_state(cls, name: str, address: str, port: int, state: dict[str, Any]) -> Node:
         """From the plain data that mysql_server.read_state() and the modules exchange."""
         values = dict(state)
         replica = values.pop("replica", None)
@@ -185,9 +186,9 @@ class Verdict:
     """
 
     primary: str = ""
-    actions: Dict[str, str] = field(default_factory=dict)
-    problems: List[str] = field(default_factory=list)
-    facts: List[str] = field(default_factory=list)
+    actions: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
 
 
 def judge(nodes: Iterable[Node], declared: str, bootstrap: str = "") -> Verdict:
@@ -217,7 +218,7 @@ def judge(nodes: Iterable[Node], declared: str, bootstrap: str = "") -> Verdict:
     return verdict
 
 
-def may_resume(me: Node, others: Iterable[Node]) -> List[str]:
+def may_resume(me: Node, others: Iterable[Node]) -> list[str]:
     """Why a fenced node that was the primary must not make itself writable; empty when it may (issue 7, point 4)."""
     reasons = []
     if me.replica is not None:
@@ -240,9 +241,9 @@ def _names(nodes: Iterable[Node]) -> str:
     return " and ".join(sorted(n.name for n in nodes)) or "none"
 
 
-def _check_identities(answering: List[Node], verdict: Verdict) -> None:
+def _check_identities(answering: list[Node], verdict: Verdict) -> None:
     for what, key in (("server_uuid", "server_uuid"), ("server_id", "server_id")):
-        seen: Dict[Any, str] = {}
+        seen: dict[Any, str] = {}
         for node in answering:
             value = getattr(node, key)
             if value in seen:
@@ -257,7 +258,7 @@ def _check_identities(answering: List[Node], verdict: Verdict) -> None:
             seen.setdefault(value, node.name)
 
 
-def _judge_replicas(primary: Node, answering: List[Node], verdict: Verdict) -> None:
+def _judge_replicas(primary: Node, answering: list[Node], verdict: Verdict) -> None:
     verdict.primary = primary.name
     if primary.replica is not None:
         verdict.actions[primary.name] = "promoted"
@@ -267,8 +268,8 @@ def _judge_replicas(primary: Node, answering: List[Node], verdict: Verdict) -> N
         if errant := primary.lacks(node):
             verdict.problems.append(
                 f"{node.name} has transactions that the primary {primary.name} lacks: {errant}. They were never "
-                f"replicated. Look at them with mysqlbinlog on {node.name}, apply what is wanted on {primary.name}, then "
-                f"run scaleup.webstack.rejoin with -e mysql_rejoin_node={node.name} -e mysql_rejoin_clone=true."
+                f"replicated. Look at them with mysqlbinlog on {node.name}, apply what is wanted on {primary.name}, "
+                f"then run scaleup.webstack.rejoin with -e mysql_rejoin_node={node.name} -e mysql_rejoin_clone=true."
             )
         elif node.replica is not None and node.follows(primary):
             _judge_threads(node, node.replica, primary, verdict)
@@ -291,7 +292,7 @@ def _judge_threads(node: Node, replica: Replica, primary: Node, verdict: Verdict
         verdict.actions[node.name] = "start"
 
 
-def _judge_new(everyone: List[Node], declared: str, bootstrap: str, verdict: Verdict) -> None:
+def _judge_new(everyone: list[Node], declared: str, bootstrap: str, verdict: Verdict) -> None:
     chosen = bootstrap or declared
     first = next((n for n in everyone if n.name == chosen), None)
     silent = [n for n in everyone if not n.reachable]
@@ -303,8 +304,8 @@ def _judge_new(everyone: List[Node], declared: str, bootstrap: str, verdict: Ver
     elif silent and not bootstrap:
         verdict.problems.append(
             f"{first.name} holds no data and {_names(silent)} does not answer: it may hold the site's data, so "
-            f"{first.name} stays fenced. Start {_names(silent)} and run the play over the whole group db; only when it is "
-            f"certain that no data exists anywhere, run once with -e mysql_replication_bootstrap={first.name}."
+            f"{first.name} stays fenced. Start {_names(silent)} and run the play over the whole group db; only when it "
+            f"is certain that no data exists anywhere, run once with -e mysql_replication_bootstrap={first.name}."
         )
     else:
         verdict.primary = first.name
@@ -313,7 +314,7 @@ def _judge_new(everyone: List[Node], declared: str, bootstrap: str, verdict: Ver
                 verdict.actions[node.name] = "bootstrap" if node is first else "join"
 
 
-def _judge_fenced(everyone: List[Node], verdict: Verdict) -> None:
+def _judge_fenced(everyone: list[Node], verdict: Verdict) -> None:
     """No node is writable, but there is data: a restarted primary may resume, anything else is the operator's."""
     holders = [n for n in everyone if n.reachable and not n.fresh]
     former = [n for n in holders if n.replica is None]
@@ -330,12 +331,12 @@ def _judge_fenced(everyone: List[Node], verdict: Verdict) -> None:
         why = f"{_names(former)} could each be the former primary." if former else "Every node with data is a replica."
     best = max(holders, key=lambda n: (count_gtids(n.gtid_executed), n.replica is None))
     verdict.problems.append(
-        f"No node is writable. {why} Bring the silent nodes back and run the play again, or promote the most advanced node "
-        f"with scaleup.webstack.failover -e mysql_failover_candidate={best.name}."
+        f"No node is writable. {why} Bring the silent nodes back and run the play again, or promote the most advanced "
+        f"node with scaleup.webstack.failover -e mysql_failover_candidate={best.name}."
     )
 
 
-def source_names(nodes: Iterable[Node]) -> Set[str]:
+def source_names(nodes: Iterable[Node]) -> set[str]:
     """The nodes that at least one other replicates from."""
     everyone = list(nodes)
     return {n.name for n in everyone if any(o.follows(n) for o in everyone if o is not n)}

@@ -12,7 +12,8 @@ short_description: Databases, accounts and grants of a MySQL server as data
 version_added: 0.1.0
 description:
   - Brings all listed databases and accounts into the described state with one call, entered as root by the socket.
-  - A listed account name is owned by the list. Its accounts at other hosts are dropped, and privileges that are not listed are revoked.
+  - A listed account name is owned by the list. Its accounts at other hosts are dropped, and privileges that are not
+    listed are revoked.
   - Passwords are compared with the server's hashes (C(caching_sha2_password)), so that a second run changes nothing.
 author: The scaleup.webstack maintainers (@scaleup)
 options:
@@ -64,7 +65,8 @@ options:
     type: bool
     default: true
   secure:
-    description: Drop anonymous accounts, root from elsewhere and an empty database C(test); root enters by the socket only.
+    description:
+      - Drop anonymous accounts, root from elsewhere and an empty database C(test); root enters by the socket only.
     type: bool
     default: false
 requirements: [PyMySQL]
@@ -89,30 +91,34 @@ RETURN = r"""
 changes: {description: "One line for each change, without secrets.", returned: always, type: list, elements: str}
 """
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib  # noqa: E402
-
 from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_access, mysql_server  # noqa: E402
 
 # (what an operator reads, statement, values)
-Change = Tuple[str, str, Sequence[Any]]
+Change = tuple[str, str, Sequence[Any]]
 
 
-def plan_databases(session: mysql_server.Session, databases: List[Dict[str, str]]) -> List[Change]:
+def plan_databases(session: mysql_server.Session, databases: list[dict[str, str]]) -> list[Change]:
     """What the listed databases lack."""
     rows = session.run(
         "SELECT SCHEMA_NAME AS name, DEFAULT_CHARACTER_SET_NAME AS charset, DEFAULT_COLLATION_NAME AS collation "
         "FROM information_schema.SCHEMATA"
     )
     have = {r["name"]: (r["charset"], r["collation"]) for r in rows}
-    changes: List[Change] = []
+    changes: list[Change] = []
     for database in databases:
         name, charset, collation = database["name"], database["charset"], database["collation"]
         quoted = "`" + name.replace("`", "``").replace("%", "%%") + "`"
         if name not in have:
             changes.append(
-                (f"database {name} created", f"CREATE DATABASE {quoted} CHARACTER SET %s COLLATE %s", (charset, collation))
+                (
+                    f"database {name} created",
+                    f"CREATE DATABASE {quoted} CHARACTER SET %s COLLATE %s",
+                    (charset, collation),
+                )
             )
         elif have[name] != (charset, collation):
             changes.append(
@@ -126,10 +132,10 @@ def plan_databases(session: mysql_server.Session, databases: List[Dict[str, str]
 
 
 def plan_account(
-    session: mysql_server.Session, account: Dict[str, Any], have: Dict[str, Dict[str, Any]], params: Dict[str, Any]
-) -> List[Change]:
+    session: mysql_server.Session, account: dict[str, Any], have: dict[str, dict[str, Any]], params: dict[str, Any]
+) -> list[Change]:
     """What one name's accounts lack; ``have`` are its accounts on the server by their host."""
-    changes: List[Change] = []
+    changes: list[Change] = []
     wanted = mysql_access.wanted_grants(account["privileges"])
     name, password = account["name"], account["password"]
     for host in account["hosts"]:
@@ -157,16 +163,16 @@ def plan_account(
 
 
 def _authentication(
-    row: Dict[str, Any],
-    account: Dict[str, Any],
+    row: dict[str, Any],
+    account: dict[str, Any],
     shown: str,
-    who: Tuple[str, str],
+    who: tuple[str, str],
     how: str,
     secret: str,
     tls: str,
-    params: Dict[str, Any],
-) -> List[Change]:
-    changes: List[Change] = []
+    params: dict[str, Any],
+) -> list[Change]:
+    changes: list[Change] = []
     stored = bytes.fromhex(row["secret"] or "")
     plugin = how.split()[0]
     same = stored == secret.encode() if account["socket_user"] else mysql_access.password_matches(secret, stored)
@@ -182,13 +188,15 @@ def _authentication(
     return changes
 
 
-def plan_security(session: mysql_server.Session, users: List[Dict[str, Any]], listed: List[str]) -> List[Change]:
+def plan_security(session: mysql_server.Session, users: list[dict[str, Any]], listed: list[str]) -> list[Change]:
     """What a careful administrator removes from a new server."""
-    changes: List[Change] = []
+    changes: list[Change] = []
     for user in users:
         who = (user["name"], user["host"])
         if user["name"] == "" or (user["name"] == "root" and user["host"] != "localhost"):
-            changes.append((f"account {user['name'] or 'without a name'}@{user['host']} dropped", "DROP USER %s@%s", who))
+            changes.append(
+                (f"account {user['name'] or 'without a name'}@{user['host']} dropped", "DROP USER %s@%s", who)
+            )
         elif user["name"] == "root" and user["plugin"] != "auth_socket":
             changes.append(("root enters by the socket only", "ALTER USER %s@%s IDENTIFIED WITH auth_socket", who))
     if "test" not in listed and session.run("SHOW DATABASES LIKE 'test'") and not session.run("SHOW TABLES IN `test`"):
@@ -232,14 +240,17 @@ def main() -> None:
     if mysql_server.PYMYSQL_ERROR:
         module.fail_json(msg=missing_required_lib("PyMySQL"), exception=str(mysql_server.PYMYSQL_ERROR))
     params = module.params
-    step: Optional[str] = None
+    step: str | None = None
     try:
         with mysql_server.Session("this host", mysql_server.by_socket("root", params["unix_socket"])) as session:
             users = session.run(
                 "SELECT User AS name, Host AS host, plugin, HEX(authentication_string) AS secret, ssl_type, "
-                "JSON_CONTAINS_PATH(COALESCE(User_attributes, '{}'), 'one', '$.additional_password') AS second FROM mysql.user"
+                "JSON_CONTAINS_PATH(COALESCE(User_attributes, '{}'), 'one', '$.additional_password') AS second "
+                "FROM mysql.user"
             )
-            changes = plan_security(session, users, [d["name"] for d in params["databases"]]) if params["secure"] else []
+            changes = (
+                plan_security(session, users, [d["name"] for d in params["databases"]]) if params["secure"] else []
+            )
             changes += plan_databases(session, params["databases"])
             for wanted in params["accounts"]:
                 have = {u["host"]: u for u in users if u["name"] == wanted["name"]}

@@ -25,7 +25,7 @@ options:
     default: /run/mysqld/mysqld.sock
 requirements: [PyMySQL]
 attributes:
-  check_mode: {description: "Can run in check mode, where every difference counts as one that can be set", support: partial}
+  check_mode: {description: "Runs; every difference counts as one that can be set", support: partial}
   diff_mode: {description: Shows the values, support: full}
 """
 
@@ -42,14 +42,15 @@ fresh: {description: Whether the server holds no data yet., returned: always, ty
 """
 
 import re  # noqa: E402
-from typing import Any, Dict, List  # noqa: E402
+from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib  # noqa: E402
-
 from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_server  # noqa: E402
 from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_topology import Node  # noqa: E402
 
 _ROLE = ("read_only", "super_read_only")
+# Read only variable; only while replication stands still (twice).
+_NEEDS_RESTART = (1238, 1198, 3017)
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 
 
@@ -78,10 +79,10 @@ def main() -> None:
     )
     if mysql_server.PYMYSQL_ERROR:
         module.fail_json(msg=missing_required_lib("PyMySQL"), exception=str(mysql_server.PYMYSQL_ERROR))
-    applied: List[str] = []
-    restart: List[str] = []
-    before: Dict[str, Any] = {}
-    after: Dict[str, Any] = {}
+    applied: list[str] = []
+    restart: list[str] = []
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
     try:
         with mysql_server.Session("this host", mysql_server.by_socket("root", module.params["unix_socket"])) as session:
             fresh = Node.from_state("", "", 0, mysql_server.read_state(session)).fresh
@@ -94,11 +95,12 @@ def main() -> None:
                 if name not in have:
                     restart.append(name)  # of a plugin that is not loaded yet
                 elif normal(have[name]) != normal(value):
-                    if module.check_mode or _set(session, name, normal(value), value):
+                    done = True if module.check_mode else _set(session, name, normal(value), value)
+                    if done is None:
+                        restart.append(name)
+                    elif done:
                         applied.append(name)
                         before[name], after[name] = have[name], value
-                    else:
-                        restart.append(name)
     except mysql_server.ServerError as error:
         module.fail_json(msg=str(error))
     module.exit_json(
@@ -106,23 +108,28 @@ def main() -> None:
     )
 
 
-def _set(session: mysql_server.Session, name: str, plain: Any, value: Any) -> bool:
-    """Whether the running server took the value.
+def _set(session: mysql_server.Session, name: str, plain: Any, value: Any) -> bool | None:
+    """Give the running server a value: whether that changed something, or None where only a restart can.
+
+    The server may round a value (a buffer pool to whole chunks), so one that differs need not change anything.
 
     :raises ServerError: it is a value that the setting cannot have.
     """
-    if isinstance(plain, float) and plain.is_integer():
-        plain = int(plain)
+    # ON and OFF go as words: as a number they would be the position in an enumeration such as gtid_mode's.
+    sent = int(plain) if isinstance(plain, (int, float)) and normal(value) == plain and _numeric(value) else str(value)
+    read = f"SELECT @@GLOBAL.`{name}` AS value"
+    before = session.one(read)["value"]
     try:
-        session.run(f"SET GLOBAL `{name}` = %s", (str(value) if isinstance(plain, str) else plain,))
+        session.run(f"SET GLOBAL `{name}` = %s", (sent,))
     except mysql_server.ServerError as error:
-        # 1238: read only variable; 3658 and 1292 would be the operator's mistake.
-        if "(MySQL error 1238)" in str(error):
-            return False
+        if any(f"(MySQL error {number})" in str(error) for number in _NEEDS_RESTART):
+            return None
         raise mysql_server.ServerError(f"{name} = {value}: {error}") from error
-    now = session.one(f"SELECT @@GLOBAL.`{name}` AS value")["value"]
-    # The server may round (a buffer pool to whole chunks); what it made of the value is what a restart would give.
-    return now is not None
+    return bool(session.one(read)["value"] != before)
+
+
+def _numeric(value: Any) -> bool:
+    return str(value)[:1].isdigit() and not isinstance(value, bool)
 
 
 if __name__ == "__main__":

@@ -76,10 +76,9 @@ action: {description: What was done., returned: always, type: str}
 
 import time  # noqa: E402
 from contextlib import ExitStack  # noqa: E402
-from typing import Any, Dict, List, Tuple  # noqa: E402
+from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib  # noqa: E402
-
 from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_server  # noqa: E402
 from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_survey import connection_to, survey  # noqa: E402
 from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_topology import Node, Verdict, judge  # noqa: E402
@@ -124,29 +123,30 @@ def main() -> None:
                 _become_replica(module.params, action, nodes, verdict)
             else:
                 raise mysql_server.ServerError(
-                    f"{module.params['me']} needs a copy of the data of {verdict.primary}, whose old binary logs are purged: "
-                    f"run scaleup.webstack.rejoin with -e mysql_rejoin_node={module.params['me']} -e mysql_rejoin_clone=true"
+                    f"{module.params['me']} needs a copy of the data of {verdict.primary}, whose old binary logs are "
+                    "purged: run scaleup.webstack.rejoin with "
+                    f"-e mysql_rejoin_node={module.params['me']} -e mysql_rejoin_clone=true"
                 )
     except mysql_server.ServerError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=action != "keep", action=action, primary=verdict.primary)
 
 
-def _local(params: Dict[str, Any]) -> mysql_server.Session:
+def _local(params: dict[str, Any]) -> mysql_server.Session:
     return mysql_server.Session(params["me"], mysql_server.by_socket("root", params["unix_socket"]))
 
 
-def _look(params: Dict[str, Any], settle: float = 0) -> Tuple[List[Node], Verdict]:
+def _look(params: dict[str, Any], settle: float = 0) -> tuple[list[Node], Verdict]:
     nodes = survey(
         params["nodes"], params["user"], params["password"], params["ca"], params["me"], params["unix_socket"], settle
     )
     verdict = judge(nodes, params["primary"], params["bootstrap"])
     if verdict.problems:
-        raise mysql_server.ServerError(" ".join(verdict.problems + ["Found:"] + verdict.facts))
+        raise mysql_server.ServerError(" ".join([*verdict.problems, "Found:", *verdict.facts]))
     return nodes, verdict
 
 
-def _become_primary(params: Dict[str, Any]) -> Verdict:
+def _become_primary(params: dict[str, Any]) -> Verdict:
     with ExitStack() as stack:
         for node in params["nodes"]:
             connection = connection_to(
@@ -157,7 +157,9 @@ def _become_primary(params: Dict[str, Any]) -> Verdict:
             except mysql_server.ServerError:
                 continue  # whether it may be missing is judged below
             if not mysql_server.take_lock(session, 10):
-                raise mysql_server.ServerError(f"another process is changing the roles of the nodes: {node['name']} is locked")
+                raise mysql_server.ServerError(
+                    f"another process is changing the roles of the nodes: {node['name']} is locked"
+                )
         _, verdict = _look(params)
         if verdict.actions[params["me"]] in ("bootstrap", "resume"):
             with _local(params) as session:
@@ -165,7 +167,7 @@ def _become_primary(params: Dict[str, Any]) -> Verdict:
         return verdict
 
 
-def _become_replica(params: Dict[str, Any], action: str, nodes: List[Node], verdict: Verdict) -> None:
+def _become_replica(params: dict[str, Any], action: str, nodes: list[Node], verdict: Verdict) -> None:
     # On the first run of a site the primary becomes writable at the same moment.
     deadline = time.monotonic() + params["wait"]
     while not next(n for n in nodes if n.name == verdict.primary).writable:

@@ -79,7 +79,11 @@ RETURN = r"""
 primary: {description: "Name of the primary, empty when there is none.", returned: always, type: str}
 action: {description: "What this host has to do, for example V(keep) or V(join).", returned: always, type: str}
 actions: {description: What each node has to do., returned: always, type: dict}
-problems: {description: "Why nothing must be done at all, and the next step.", returned: always, type: list, elements: str}
+problems:
+  description: Why nothing must be done at all, and the next step.
+  returned: always
+  type: list
+  elements: str
 facts: {description: One line for each node., returned: always, type: list, elements: str}
 nodes: {description: The state of each node by its name., returned: always, type: dict}
 """
@@ -87,7 +91,6 @@ nodes: {description: The state of each node by its name., returned: always, type
 from dataclasses import asdict  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib  # noqa: E402
-
 from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_server  # noqa: E402
 from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_survey import survey  # noqa: E402
 from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_topology import judge  # noqa: E402

@@ -1,0 +1,138 @@
+"""What holds after a converge, seen from outside."""
+
+from __future__ import annotations
+
+import subprocess
+import uuid
+
+import pymysql
+import pytest
+from conftest import ADDRESSES, Tier
+from labtest import wait_for
+
+
+def test_a_row_reaches_the_replicas(tier: Tier) -> None:
+    mark = uuid.uuid4().hex
+    with tier.client(tier.primary()) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE IF NOT EXISTS mark (id CHAR(32) PRIMARY KEY)")
+        cursor.execute("INSERT INTO mark VALUES (%s)", (mark,))
+    for node in ADDRESSES:
+        wait_for(lambda node=node: tier.sql(node, f"SELECT COUNT(*) FROM shop.mark WHERE id = '{mark}'") == "1", 10)
+
+
+def test_replicas_take_no_writes_not_even_from_root(tier: Tier) -> None:
+    for node in set(ADDRESSES) - {tier.primary()}:
+        result = tier.lab.host(node).run("mysql --execute 'CREATE DATABASE nonsense'")
+        assert result.rc != 0 and "read-only" in result.stderr
+        with tier.client(node) as connection, connection.cursor() as cursor, pytest.raises(pymysql.MySQLError):
+            cursor.execute("CREATE TABLE nonsense (id INT PRIMARY KEY)")
+
+
+def test_nothing_enters_without_tls(tier: Tier) -> None:
+    with pytest.raises(pymysql.MySQLError):
+        tier.client(tier.primary(), tls=False)
+
+
+def test_the_application_has_its_own_database_only(tier: Tier) -> None:
+    with tier.client(tier.primary()) as connection, connection.cursor() as cursor:
+        with pytest.raises(pymysql.MySQLError):
+            cursor.execute("SELECT * FROM mysql.user")
+        with pytest.raises(pymysql.MySQLError):
+            cursor.execute("DROP DATABASE shop")
+
+
+def test_root_and_strangers_do_not_come_in_over_the_network(tier: Tier) -> None:
+    for user in ("root", "webstack_admin", "webstack_replication"):
+        with pytest.raises(pymysql.MySQLError):
+            tier.client(tier.primary(), user=user, password="guess")
+
+
+def test_replication_is_encrypted_semi_synchronous_and_by_gtid(tier: Tier) -> None:
+    for node in set(ADDRESSES) - {tier.primary()}:
+        row = tier.sql(
+            node,
+            "SELECT SSL_ALLOWED, SSL_VERIFY_SERVER_CERTIFICATE, AUTO_POSITION "
+            "FROM performance_schema.replication_connection_configuration",
+        )
+        assert row.split() == ["YES", "YES", "1"]
+    assert tier.status(tier.primary())["semi_sync"] is True
+    assert tier.status(tier.primary())["semi_sync_replicas"] == len(ADDRESSES) - 1
+
+
+def test_one_node_is_served_for_writing_and_the_others_for_reading(tier: Tier) -> None:
+    primary = tier.primary()
+    assert tier.health(primary, "/replica?max_lag=10")[0] == 503
+    for node in set(ADDRESSES) - {primary}:
+        assert tier.health(node, "/primary") == (503, f"{node} is a replica")
+        assert tier.health(node, "/replica?max_lag=10") == (200, "ok")
+    assert tier.health(primary, "/nonsense")[0] == 404
+
+
+def test_two_writable_nodes_are_both_refused(tier: Tier) -> None:
+    primary = tier.primary()
+    other = sorted(set(ADDRESSES) - {primary})[0]
+    try:
+        tier.sql(other, "SET GLOBAL super_read_only = OFF; SET GLOBAL read_only = OFF")
+        wait_for(lambda: tier.health(primary, "/primary")[0] == 503, 5)
+        assert "two nodes are writable" in tier.health(primary, "/primary")[1]
+        wait_for(lambda: tier.health(other, "/primary")[0] == 503, 5)
+    finally:
+        tier.sql(other, "SET GLOBAL super_read_only = ON")
+    wait_for(lambda: tier.health(primary, "/primary")[0] == 200, 5)
+
+
+def test_a_stopped_replica_is_not_read_from(tier: Tier) -> None:
+    node = sorted(set(ADDRESSES) - {tier.primary()})[0]
+    try:
+        tier.sql(node, "STOP REPLICA SQL_THREAD")
+        assert tier.health(node, "/replica?max_lag=10")[0] == 503
+    finally:
+        tier.sql(node, "START REPLICA")
+    wait_for(lambda: tier.health(node, "/replica?max_lag=10")[0] == 200, 10)
+
+
+def test_no_secret_is_readable_by_others_or_on_a_command_line(tier: Tier) -> None:
+    for node in ADDRESSES:
+        host = tier.lab.host(node)
+        assert host.file("/etc/mysql/webstack/agent.json").mode == 0o640
+        assert host.file("/etc/mysql/webstack/host.pem.key").mode == 0o400
+        secret = host.check_output('grep -oP \'"password": "\\K[^"]+\' /etc/mysql/webstack/agent.json')
+        assert secret not in host.check_output("ps -eo args")
+
+
+def test_a_port_scan_finds_the_server_and_its_agent_only(tier: Tier) -> None:
+    for node in ADDRESSES:
+        listening = tier.lab.host(node).check_output("ss -Hlnt")
+        ports = {line.split()[3] for line in listening.splitlines()}
+        assert {p for p in ports if not p.startswith("127.")} == {f"{ADDRESSES[node]}:3306", f"{ADDRESSES[node]}:9200"}
+
+
+def test_a_primary_that_is_killed_takes_its_place_again(tier: Tier) -> None:
+    primary = tier.primary()
+    tier.lab.host(primary).check_output("systemctl kill --signal=KILL mysql.service")
+    wait_for(lambda: tier.health(primary, "/primary")[0] != 200, 5, 0.02)
+    wait_for(lambda: tier.health(primary, "/primary")[0] == 200, 20)
+    wait_for(tier.settled, 30)
+
+
+def test_a_primary_stays_fenced_while_a_replica_is_silent(tier: Tier) -> None:
+    primary = tier.primary()
+    silent = sorted(set(ADDRESSES) - {primary})[0]
+    try:
+        tier.lab.host(silent).check_output("systemctl stop mysql.service")
+        tier.lab.host(primary).check_output("systemctl restart mysql.service")
+        wait_for(lambda: f"{silent} does not answer" in tier.health(primary, "/primary")[1], 20)
+        assert tier.health(primary, "/primary")[0] == 503
+    finally:
+        tier.lab.host(silent).check_output("systemctl start mysql.service")
+    wait_for(lambda: tier.health(primary, "/primary")[0] == 200, 20)
+    wait_for(tier.settled, 30)
+
+
+def test_after_a_power_cut_of_all_hosts_the_tier_comes_back_by_itself(tier: Tier) -> None:
+    primary = tier.primary()
+    subprocess.run(["docker", "kill", *(tier.lab.container(n) for n in ADDRESSES)], check=True, capture_output=True)
+    for node in ADDRESSES:
+        tier.lab.start(node)
+    wait_for(tier.settled, 60)
+    assert tier.primary() == primary
