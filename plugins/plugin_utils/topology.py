@@ -596,6 +596,8 @@ class Planner:
                 "router_id": router_id,
                 "priorities": priorities,
             }
+            if vip.internal:
+                entry["internal"] = True
             extra = []
             for path, address, extra_prefix in vip.extra:
                 self._vip_address(vip, path, address, first_address)

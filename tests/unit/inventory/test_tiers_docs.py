@@ -75,7 +75,7 @@ def test_examples_of_the_page_run(site: Any, root: Path) -> None:
     assert len(blocks) >= 3
     for block in blocks:
         kind = "rules" if "rules:" in block else "groups"
-        inventory = site.read(block, {"hosts.yml": SOURCES[kind]} if "hosts:" not in block else {})
+        inventory = site.read(block, {"hosts.yml": SOURCES[kind]} if "\n    hosts:" not in block else {})
         assert inventory.groups["db_primary"].get_hosts()
 
 

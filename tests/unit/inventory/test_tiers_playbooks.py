@@ -39,6 +39,7 @@ def play(site: Any, root: Path, *arguments: str, playbook: str = PLAY) -> subpro
         "ANSIBLE_COLLECTIONS_PATH": str(root / ".ansible" / "collections"),
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_LOCALHOST_WARNING": "false",
+        "PWD": str(site.folder),
     }
     command = [str(Path(sys.executable).parent / "ansible-playbook"), site.write("play.yml", playbook), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=site.folder)

@@ -100,6 +100,7 @@ def test_the_lab(site: Any, members: Members) -> None:
         },
         {
             "name": "internal",
+            "internal": True,
             "address": "198.18.0.103",
             "router_id": 103,
             "priorities": {"lb1": 250, "lb2": 249},
