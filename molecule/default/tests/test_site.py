@@ -1,0 +1,202 @@
+"""The whole site as a visitor sees it, while its machines fail one by one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from labtest import Lab, wait_for
+from load import Load, Request
+from requests.adapters import HTTPAdapter
+
+ROOT = Path(os.environ.get("MOLECULE_PROJECT_DIRECTORY", Path(__file__).parents[3]))
+INVENTORY = Path(os.environ.get("LAB_INVENTORY", ROOT / "molecule" / "default" / "inventory"))
+SITE = "www.lab.test"
+lab = Lab()
+
+
+def inventory() -> dict[str, Any]:
+    """Host name to its variables, by the project's own plugin."""
+    words = ["ansible-inventory", "-i", str(INVENTORY), "--list"]
+    environment = os.environ | {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections")}
+    text = subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
+    found: dict[str, Any] = json.loads(text)["_meta"]["hostvars"]
+    return found
+
+
+HOSTS = inventory()
+VIPS = {vip["name"]: vip["address"] for vip in HOSTS["lb1"]["webstack_vips"]}
+PUBLIC = [VIPS["public1"], VIPS["public2"]]
+AUTHORITY = str(INVENTORY / ".pki" / "ca.pem")
+
+
+class ByName(HTTPAdapter):
+    """Sends requests for the site to one VIP, as the site's DNS would."""
+
+    def __init__(self, vip: str) -> None:
+        self.vip = vip
+        super().__init__()
+
+    def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        self.poolmanager.connection_pool_kw |= {"server_hostname": SITE, "assert_hostname": SITE}
+        request.url = request.url.replace(f"https://{SITE}", f"https://{self.vip}")
+        request.headers["Host"] = SITE
+        return super().send(request, *args, **kwargs)
+
+
+def visitor(vip: str) -> requests.Session:
+    session = requests.Session()
+    session.verify = AUTHORITY
+    session.mount(f"https://{SITE}", ByName(vip))
+    return session
+
+
+def served_by(page: str) -> dict[str, str]:
+    return dict(re.findall(r"<li><span>([^<]+)</span><strong>([^<]+)</strong>", page))
+
+
+def whole() -> bool:
+    """Every VIP answers, and every tier has both of its machines in use."""
+    for vip in PUBLIC:
+        answers = [served_by(visitor(vip).get(f"https://{SITE}/", timeout=3).text) for _ in range(8)]
+        if {a["Web server"] for a in answers} != {"web1", "web2"} or "none" in str(answers):
+            return False
+        if {a["Application"] for a in answers} != {"app1", "app2"}:
+            return False
+    return True
+
+
+@pytest.fixture
+def healed() -> Iterator[None]:
+    """What a test stopped is started again, and the site is whole before the next."""
+    yield
+    for name in HOSTS:
+        if lab.docker("inspect", "--format", "{{.State.Running}}", lab.container(name)) != "true":
+            lab.start(name)
+    for name, unit in (("lb", "haproxy"), ("web", "nginx"), ("app", "guestbook.socket")):
+        for number in (1, 2):
+            lab.host(f"{name}{number}").run(f"systemctl start {unit}")
+    wait_for(whole, 60)
+
+
+def traffic(**settings: Any) -> Load:
+    """Reads and writes through both VIPs."""
+    asks = []
+    for vip in PUBLIC:
+        write = Request(
+            f"https://{SITE}/entries",
+            method="POST",
+            body=json.dumps({"author": "load", "message": "under load"}).encode(),
+            headers={"Content-Type": "application/json"},
+            connect_to=vip,
+        )
+        asks += [Request(f"https://{SITE}/", connect_to=vip)] * 3 + [write]
+        asks += [Request(f"https://{SITE}/static/style.css", connect_to=vip)]
+    return Load(asks, rate=40, timeout=10, context=ssl.create_default_context(cafile=AUTHORITY), **settings)
+
+
+@pytest.mark.parametrize("vip", PUBLIC)
+def test_the_page_comes_through_each_vip_with_a_certificate_that_verifies(vip: str) -> None:
+    page = visitor(vip).get(f"https://{SITE}/", timeout=5)
+    assert page.status_code == 200
+    parts = served_by(page.text)
+    assert parts["Balancer"] in ("lb1", "lb2")
+    assert parts["Web server"] in ("web1", "web2")
+    assert parts["Application"] in ("app1", "app2")
+    assert parts["Database, writes"] == "db1"
+    assert parts["Database, reads"] == "db2"
+
+
+def test_two_vips_are_served_by_two_balancers() -> None:
+    balancers = [served_by(visitor(vip).get(f"https://{SITE}/", timeout=5).text)["Balancer"] for vip in PUBLIC]
+    assert sorted(balancers) == ["lb1", "lb2"]
+
+
+def test_static_files_come_from_the_web_tier() -> None:
+    for name, kind in (("style.css", "text/css"), ("logo.svg", "image/svg+xml")):
+        answer = visitor(PUBLIC[0]).get(f"https://{SITE}/static/{name}", timeout=5)
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith(kind)
+        assert "X-Served-By-App" not in answer.headers
+
+
+def test_a_row_written_through_a_vip_is_read_back_from_the_replica() -> None:
+    token = str(uuid.uuid4())
+    entry = {"author": "test", "message": "hello", "token": token}
+    written = visitor(PUBLIC[0]).post(f"https://{SITE}/entries", json=entry, timeout=5)
+    assert written.status_code == 201
+    assert written.json()["database"] == "db1"
+
+    def read_back() -> bool:
+        answer = visitor(PUBLIC[1]).get(f"https://{SITE}/entries", timeout=5).json()
+        return answer["database"] == "db2" and token in [row["token"] for row in answer["entries"]]
+
+    wait_for(read_back, 10)
+
+
+@pytest.mark.usefixtures("healed")
+@pytest.mark.parametrize(
+    ("host", "event", "allowed"),
+    [
+        ("lb1", lambda: lab.host("lb1").run("systemctl stop haproxy"), 1.5),
+        ("web1", lambda: lab.host("web1").run("systemctl stop nginx"), 0.0),
+        ("app1", lambda: lab.host("app1").run("systemctl stop guestbook.socket guestbook.service"), 0.0),
+        ("web2", lambda: lab.kill("web2"), 0.0),
+        ("app2", lambda: lab.kill("app2"), 0.0),
+    ],
+    ids=["haproxy stopped", "nginx stopped", "application stopped", "web server killed", "app server killed"],
+)
+def test_the_site_goes_on_without_one_machine(host: str, event: Callable[[], object], allowed: float) -> None:
+    with traffic() as visitors:
+        time.sleep(2)
+        event()
+        time.sleep(8)
+        settled = time.monotonic()
+        time.sleep(2)
+    reads = [failure for failure in visitors.failures if failure.method == "GET"]
+    assert [failure for failure in visitors.failures if failure.due > settled] == [], visitors.summary()
+    assert visitors.outage() <= allowed or not reads, visitors.summary()
+
+
+def test_a_run_limited_to_one_tier_changes_nothing() -> None:
+    inventories = ["-i", str(ROOT / "molecule" / "shared" / "inventory"), "-i", str(INVENTORY)]
+    words = ["ansible-playbook", *inventories, "--limit", "web", str(ROOT / "site.yml")]
+    environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LAB_CHECKOUT": str(ROOT)}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:]
+    recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+)", done.stdout, re.MULTILINE)
+    assert sorted(recap) == [("web1", "0"), ("web2", "0")]
+
+
+def test_no_secret_is_shown_or_readable() -> None:
+    secrets = [path.read_text().strip() for path in (INVENTORY / ".secrets").iterdir()]
+    assert len(secrets) >= 2
+    for name in HOSTS:
+        host = lab.host(name)
+        told = host.run("journalctl --no-pager --output cat; cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
+        patterns = " ".join(f"-e {secret}" for secret in secrets)
+        files = "find /etc /srv /var /usr/local -xdev -type f -perm -o=r -size -1M"
+        readable = host.run(f"{files} -exec grep -lF {patterns} {{}} +")
+        assert [secret for secret in secrets if secret in told] == [], f"{name} tells a secret"
+        assert readable.stdout == "", f"{name} has a secret in a file for everybody"
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium on this machine: apt-get install chromium")
+def test_a_browser_shows_the_page_with_its_style_and_image(tmp_path: Path) -> None:
+    """The screenshot in the README; SCREENSHOT=path keeps a new one."""
+    picture = Path(os.environ.get("SCREENSHOT", tmp_path / "page.png"))
+    program = str(ROOT / "tests" / "screenshot.py")
+    subprocess.run([sys.executable, program, f"https://{PUBLIC[0]}/", AUTHORITY, str(picture)], check=True)
+    assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
