@@ -404,8 +404,10 @@ class _InventoryView:
                 return templar.evaluate_expression(text)
             return templar.template("{{ " + text + " }}")
         except Exception as error:
-            # The first line says what is wrong; what follows is about Ansible's own parts.
-            raise ConditionError(to_text(error).splitlines()[0]) from error
+            # The first line says what is wrong; what follows is about Ansible's own parts. Core 2.16 says it twice.
+            said = to_text(error).splitlines()[0]
+            first, _dot, second = said.partition(". ")
+            raise ConditionError(first if first == second else said) from error
 
     def sources(self) -> list[str]:
         return [to_text(source) for source in getattr(self._inventory, "processed_sources", ())]

@@ -62,8 +62,11 @@ def test_a_broken_file_alone_stops_the_play(site: Any, root: Path, limit: tuple[
     done = play(site, root, "-i", path, *limit)
     assert done.returncode != 0
     assert "The inventory has no hosts, so there is nothing to configure." in done.stderr
-    told = " ".join(done.stderr.split())
-    assert f"{path}:6: tiers.db.primary.host: 'db3' is no host of the tier 'db' (hosts: db1, db2)." in told
+    told = "".join(done.stderr.split())  # older cores break lines anywhere
+    assert (
+        "".join(f"{path}:6: tiers.db.primary.host: 'db3' is no host of the tier 'db' (hosts: db1, db2).".split())
+        in told
+    )
 
 
 @pytest.mark.parametrize("limit", [(), ("--limit", "db2")])
