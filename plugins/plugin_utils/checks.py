@@ -15,12 +15,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.scaleup.webstack.plugins.plugin_utils.problems import names
-from ansible_collections.scaleup.webstack.plugins.plugin_utils.site_config import (
+from ansible_collections.scaleup.webstack.plugins.plugin_utils.model import (
     KNOWN_TIERS,
     PRIMARY_GROUP,
     REPLICA_GROUP,
 )
+from ansible_collections.scaleup.webstack.plugins.plugin_utils.problems import names
 
 EXTENSIONS = (".yml", ".yaml")
 # What a static inventory must have; one that the plugin made says for itself what it needs.

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 from xml.sax.saxutils import escape
 
-from ansible_collections.scaleup.webstack.plugins.plugin_utils.site_config import (
+from ansible_collections.scaleup.webstack.plugins.plugin_utils.model import (
     KNOWN_TIERS,
     PRIMARY_GROUP,
     REPLICA_GROUP,

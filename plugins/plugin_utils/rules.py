@@ -14,8 +14,8 @@ from operator import methodcaller
 from typing import Any, Protocol
 
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.expressions import MISSING, Expression
+from ansible_collections.scaleup.webstack.plugins.plugin_utils.model import Matcher, Rule
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.problems import Path, Problems, show
-from ansible_collections.scaleup.webstack.plugins.plugin_utils.site_config import Matcher, Rule
 
 _GLOB = re.compile(r"[*?\[]")
 _PREFIX = re.compile(r"([^*?\[]+)\*\Z")  # web*: the commonest pattern, and three times as fast without re

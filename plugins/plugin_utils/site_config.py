@@ -12,12 +12,9 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.addresses import (
-    HostPattern,
-    Network,
     is_ipv6,
     parse_address,
     parse_host_pattern,
@@ -25,6 +22,19 @@ from ansible_collections.scaleup.webstack.plugins.plugin_utils.addresses import 
     valid_host_name,
 )
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.expressions import Expression, parse_expression
+from ansible_collections.scaleup.webstack.plugins.plugin_utils.forms import Forms, key_text, no_address
+from ansible_collections.scaleup.webstack.plugins.plugin_utils.model import (
+    DEFAULT_MIN_HOSTS,
+    KNOWN_TIERS,
+    REQUIRED_TIERS,
+    RESERVED_GROUPS,
+    HostEntry,
+    Matcher,
+    Rule,
+    Site,
+    Tier,
+    Vip,
+)
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.problems import (
     Path,
     Problems,
@@ -33,20 +43,12 @@ from ansible_collections.scaleup.webstack.plugins.plugin_utils.problems import (
     show,
 )
 
-KNOWN_TIERS = ("lb", "web", "app", "db", "ops")
-# A site without these is declared to have none (min_hosts: 0); forgetting one must not pass.
-REQUIRED_TIERS = ("lb", "web", "app", "db")
-DEFAULT_MIN_HOSTS = {"lb": 2}
-PRIMARY_GROUP, REPLICA_GROUP = "db_primary", "db_replica"
-RESERVED_GROUPS = ("all", "ungrouped", PRIMARY_GROUP, REPLICA_GROUP)
-
 DEFAULTS: dict[str, Any] = {
     "strict": True,
     "unmatched": "warn",
     "parent_group": "webstack",
     "range_limit": 65536,
 }
-DEFAULT_ADDRESS_FROM = ("private_ip_address", "ansible_host")
 
 TOP_KEYS = (
     "plugin", "strict", "unmatched", "parent_group", "range_limit", "network", "vips", "tiers", "rules", "exclude",
@@ -64,116 +66,37 @@ _VIP_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 _INTERFACE = re.compile(r"[^\s/:{}]{1,15}\Z")  # the kernel's IFNAMSIZ is 16 with the final NUL
 
 
-@dataclass(slots=True)
-class HostEntry:
-    """One key below `hosts`: a pattern, and the addresses and variables of the hosts that it stands for."""
-
-    path: Path
-    text: str
-    pattern: HostPattern
-    start: int | None = None
-    addresses: tuple[int | str, ...] = ()  # keys, or names that are still to be resolved
-    vars: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Matcher:
-    """Conditions that a host of another source meets; all that are given must hold."""
-
-    path: Path
-    name_patterns: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
-    variable: tuple[str, ...] = ()
-    equals: tuple[Any, ...] = ()
-    when: Expression | None = None
-
-
-@dataclass(slots=True)
-class Tier:
-    """One tier as it was declared. `max_hosts` is None without a maximum."""
-
-    name: str
-    path: Path
-    hosts: list[HostEntry] = field(default_factory=list)
-    vars: Mapping[str, Any] = field(default_factory=dict)
-    min_hosts: int = 1
-    max_hosts: int | None = None
-    primary_host: str | None = None
-    primary_match: Matcher | None = None
-    incomplete: bool = False  # some of its hosts could not be read
-
-
-@dataclass(slots=True)
-class Vip:
-    """One virtual address. Prefix (bits), router id (1..255) and priorities (1..254) are None where to be derived."""
-
-    name: str
-    path: Path
-    address: int
-    interface: str
-    prefix: int | None = None
-    router_id: int | None = None
-    priorities: dict[str, int] | None = None
-    internal: bool = False
-    extra: list[tuple[Path, int, int | None]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Rule:
-    """Hosts that meet the matcher belong to the tier."""
-
-    tier: str
-    path: Path
-    matcher: Matcher
-
-
-@dataclass(slots=True)
-class Site:
-    """The whole file. `networks[0]` is `network.cidr` where that is given."""
-
-    strict: bool = True
-    unmatched: str = "warn"
-    parent_group: str = "webstack"
-    range_limit: int = 65536
-    networks: list[Network] = field(default_factory=list)
-    address_from: tuple[str, ...] = DEFAULT_ADDRESS_FROM
-    vips: list[Vip] = field(default_factory=list)
-    tiers: dict[str, Tier] = field(default_factory=dict)
-    rules: list[Rule] = field(default_factory=list)
-    exclude: list[Matcher] = field(default_factory=list)
-
-
-class SiteReader:
+class SiteReader(Forms):
     """Reads a configuration, adding to `problems` whatever has the wrong form; the rest is still read and checked."""
 
     def __init__(self, problems: Problems) -> None:
-        self.problems = problems
+        super().__init__(problems)
         self.site = Site()
 
     def read(self, config: object) -> Site:
         """The site that `config` describes, without the parts that have problems."""
         site = self.site
-        data = self._mapping((), config, TOP_KEYS, "the file")
+        data = self.mapping((), config, TOP_KEYS, "the file")
         if data is None:
             return site
-        site.strict = self._boolean(("strict",), data.get("strict", DEFAULTS["strict"]), DEFAULTS["strict"])
-        site.unmatched = self._choice(
+        site.strict = self.boolean(("strict",), data.get("strict", DEFAULTS["strict"]), DEFAULTS["strict"])
+        site.unmatched = self.choice(
             ("unmatched",), data.get("unmatched", DEFAULTS["unmatched"]), ("ignore", "warn", "error")
         )
-        limit = self._integer(("range_limit",), data.get("range_limit", DEFAULTS["range_limit"]), 1, 10_000_000)
+        limit = self.integer(("range_limit",), data.get("range_limit", DEFAULTS["range_limit"]), 1, 10_000_000)
         site.range_limit = limit or DEFAULTS["range_limit"]
         self._parent_group(data.get("parent_group", DEFAULTS["parent_group"]))
         if data.get("network") is not None:
             self._network(data["network"])
-        for path, entry in self._items(("vips",), data.get("vips")):
+        for path, entry in self.items(("vips",), data.get("vips")):
             self._vip(path, entry)
         self._tiers(data.get("tiers"))
-        for path, entry in self._items(("rules",), data.get("rules")):
+        for path, entry in self.items(("rules",), data.get("rules")):
             self._rule(path, entry)
         if self.problems.under(("rules",)):  # the hosts that a bad rule would have brought are unknown
             for tier in site.tiers.values():
                 tier.incomplete = True
-        for path, entry in self._items(("exclude",), data.get("exclude")):
+        for path, entry in self.items(("exclude",), data.get("exclude")):
             matcher = self._matcher(path, entry, MATCH_KEYS, "an exclude entry")
             if matcher:
                 site.exclude.append(matcher)
@@ -195,7 +118,7 @@ class SiteReader:
 
     def _network(self, value: object) -> None:
         path = ("network",)
-        data = self._mapping(path, value, NETWORK_KEYS, "the network", "{cidr: 10.0.0.0/24}")
+        data = self.mapping(path, value, NETWORK_KEYS, "the network", "{cidr: 10.0.0.0/24}")
         if data is None:
             return
         texts: list[tuple[Path, object]] = []
@@ -203,7 +126,7 @@ class SiteReader:
             texts.append(((*path, "cidr"), data["cidr"]))
         elif data.get("extra_cidrs") is not None:
             self.problems.add(path, "'cidr' is missing: it is the first network, extra_cidrs are further ones")
-        texts += self._items((*path, "extra_cidrs"), data.get("extra_cidrs"))
+        texts += self.items((*path, "extra_cidrs"), data.get("extra_cidrs"))
         for text_path, text in texts:
             if not isinstance(text, str):
                 self.problems.add(text_path, f"expected a network like 10.0.0.0/24, got {show(text)}")
@@ -216,19 +139,19 @@ class SiteReader:
             else:
                 self.site.networks.append(network)
         if data.get("address_from") is not None:
-            sources = self._texts((*path, "address_from"), data["address_from"], "a variable like ansible_host")
+            sources = self.texts((*path, "address_from"), data["address_from"], "a variable like ansible_host")
             if sources:
                 self.site.address_from = sources
 
     def _vip(self, path: Path, value: object) -> None:
-        data = self._mapping(path, value, VIP_KEYS, "a VIP", "{name: public, address: 10.0.0.100, interface: eth0}")
+        data = self.mapping(path, value, VIP_KEYS, "a VIP", "{name: public, address: 10.0.0.100, interface: eth0}")
         if data is None:
             return
-        name = self._required_text(path, data, "name", "such as public")
+        name = self.required_text(path, data, "name", "such as public")
         if name is not None and not _VIP_NAME.match(name):
             self.problems.add((*path, "name"), f"{show(name)} is no VIP name: use letters, digits, '_', '-' and '.'")
-        address = self._required_address(path, data, "address", "such as 10.0.0.100")
-        interface = self._required_text(path, data, "interface", "such as eth0")
+        address = self.required_address(path, data, "address", "such as 10.0.0.100")
+        interface = self.required_text(path, data, "interface", "such as eth0")
         if interface is not None and "{{" not in interface and not _INTERFACE.match(interface):
             self.problems.add(
                 (*path, "interface"),
@@ -236,12 +159,12 @@ class SiteReader:
             )
         bits = 128 if address is not None and is_ipv6(address) else 32
         vip = Vip(name or "", path, address or 0, interface or "")
-        vip.prefix = self._integer((*path, "prefix"), data.get("prefix"), 1, bits)
-        vip.router_id = self._integer((*path, "router_id"), data.get("router_id"), 1, 255)
-        vip.internal = self._boolean((*path, "internal"), data.get("internal", name == "internal"), False)
+        vip.prefix = self.integer((*path, "prefix"), data.get("prefix"), 1, bits)
+        vip.router_id = self.integer((*path, "router_id"), data.get("router_id"), 1, 255)
+        vip.internal = self.boolean((*path, "internal"), data.get("internal", name == "internal"), False)
         if data.get("priorities") is not None:
             vip.priorities = self._priorities((*path, "priorities"), data["priorities"])
-        for extra_path, extra in self._items((*path, "extra_addresses"), data.get("extra_addresses")):
+        for extra_path, extra in self.items((*path, "extra_addresses"), data.get("extra_addresses")):
             self._extra_address(vip, extra_path, extra)
         if name is not None and address is not None and interface is not None:
             self.site.vips.append(vip)
@@ -252,29 +175,30 @@ class SiteReader:
             return None
         read: dict[str, int] = {}
         for host, priority in value.items():
-            number = self._integer((*path, _key(host)), priority, 1, 254, required=True)
+            number = self.integer((*path, key_text(host)), priority, 1, 254, required=True)
             if number is None:
                 continue
             # Two routers of one priority: the higher address would win, which nobody reads out of this file.
             same = [other for other, taken in read.items() if taken == number]
             if same:
                 self.problems.add(
-                    (*path, _key(host)), f"{_key(host)} and {same[0]} have the same priority {number}: make them differ"
+                    (*path, key_text(host)),
+                    f"{key_text(host)} and {same[0]} have the same priority {number}: make them differ",
                 )
-            read[_key(host)] = number
+            read[key_text(host)] = number
         return read
 
     def _extra_address(self, vip: Vip, path: Path, value: object) -> None:
         prefix: int | None = None
         if isinstance(value, Mapping):
-            data = self._mapping(path, value, ("address", "prefix"), "an extra address")
+            data = self.mapping(path, value, ("address", "prefix"), "an extra address")
             if data is None:
                 return
-            address = self._required_address(path, data, "address", "such as 2001:db8::100")
+            address = self.required_address(path, data, "address", "such as 2001:db8::100")
             bits = 128 if address is not None and is_ipv6(address) else 32
-            prefix = self._integer((*path, "prefix"), data.get("prefix"), 1, bits)
+            prefix = self.integer((*path, "prefix"), data.get("prefix"), 1, bits)
         else:
-            address = self._address(path, value)
+            address = self.address(path, value)
         if address is not None:
             vip.extra.append((path, address, prefix))
 
@@ -289,7 +213,7 @@ class SiteReader:
             )
             return
         for key, entry in value.items():
-            tier_path = (*path, _key(key))
+            tier_path = (*path, key_text(key))
             if not isinstance(key, str) or not _GROUP_NAME.match(key):
                 self.problems.add(
                     tier_path,
@@ -321,7 +245,7 @@ class SiteReader:
         if name != "db" and isinstance(value, Mapping) and "primary" in value:
             self.problems.add((*path, "primary"), "only the tier 'db' has a primary: remove it")
             value = {key: item for key, item in value.items() if key != "primary"}
-        data = self._mapping(path, value, keys, f"the tier '{name}'", '{hosts: ["web[1:2]"], min_hosts: 2}')
+        data = self.mapping(path, value, keys, f"the tier '{name}'", '{hosts: ["web[1:2]"], min_hosts: 2}')
         if data is None:
             tier.incomplete = True
             return
@@ -329,8 +253,8 @@ class SiteReader:
         if data.get("hosts") is not None:
             self._hosts(tier, (*path, "hosts"), data["hosts"])
         tier.vars = self._vars((*path, "vars"), data.get("vars"), of_tier=True)
-        minimum = self._integer((*path, "min_hosts"), data.get("min_hosts"), 0, 1_000_000)
-        tier.max_hosts = self._integer((*path, "max_hosts"), data.get("max_hosts"), 0, 1_000_000)
+        minimum = self.integer((*path, "min_hosts"), data.get("min_hosts"), 0, 1_000_000)
+        tier.max_hosts = self.integer((*path, "max_hosts"), data.get("max_hosts"), 0, 1_000_000)
         if minimum is not None:
             tier.min_hosts = minimum
         elif tier.max_hosts is not None:
@@ -352,7 +276,7 @@ class SiteReader:
             tier.primary_match = self._matcher(path, value, ("host", *MATCH_KEYS), "the primary", "{host: db1}")
             return
         if len(value) > 1:
-            others = names(_key(key) for key in value if key != "host")
+            others = names(key_text(key) for key in value if key != "host")
             self.problems.add(path, f"'host' names the primary, so nothing else belongs here: remove {others}")
         host = value["host"]
         if not isinstance(host, str) or not valid_host_name(host):
@@ -363,7 +287,7 @@ class SiteReader:
     def _hosts(self, tier: Tier, path: Path, value: object) -> None:
         entries: Iterable[tuple[Path, object, object]]
         if isinstance(value, Mapping):
-            entries = [((*path, _key(key)), key, entry) for key, entry in value.items()]
+            entries = [((*path, key_text(key)), key, entry) for key, entry in value.items()]
         elif isinstance(value, list):
             entries = [((*path, index), key, None) for index, key in enumerate(value)]
         else:
@@ -400,7 +324,7 @@ class SiteReader:
         if isinstance(value, str):
             self.problems.add(path, f"expected a mapping, got the text {show(value)}: write {{address: {value}}}")
             return
-        data = self._mapping(path, value, HOST_KEYS, "a host", "{address: 10.0.0.21}")
+        data = self.mapping(path, value, HOST_KEYS, "a host", "{address: 10.0.0.21}")
         if data is None:
             return
         given = [key for key in ("address", "address_start", "addresses") if data.get(key) is not None]
@@ -420,10 +344,10 @@ class SiteReader:
         elif given == ["addresses"]:
             self._addresses(host, (*path, "addresses"), data["addresses"])
         elif given == ["address_start"]:
-            host.start = self._address((*path, "address_start"), data["address_start"])
+            host.start = self.address((*path, "address_start"), data["address_start"])
 
     def _addresses(self, host: HostEntry, path: Path, value: object) -> None:
-        read = [self._address_or_name(item_path, item) for item_path, item in self._items(path, value)]
+        read = [self._address_or_name(item_path, item) for item_path, item in self.items(path, value)]
         if isinstance(value, list) and len(value) != len(host.pattern):
             self.problems.add(
                 path,
@@ -441,7 +365,7 @@ class SiteReader:
         if tier is None:
             self.problems.add(path, "the rule has no 'tier': write like {tier: web, name: \"web*\"}")
         elif not isinstance(tier, str) or tier not in self.site.tiers:
-            if not self.problems.under(("tiers", _key(tier))):
+            if not self.problems.under(("tiers", key_text(tier))):
                 known = names(self.site.tiers)
                 self.problems.add(
                     (*path, "tier"),
@@ -454,7 +378,7 @@ class SiteReader:
         self, path: Path, value: object, keys: tuple[str, ...], what: str, example: str = '{name: "*-old"}'
     ) -> Matcher | None:
         before = len(self.problems)
-        data = self._mapping(path, value, keys, what, example)
+        data = self.mapping(path, value, keys, what, example)
         if data is None:
             return None
         matcher = Matcher(path)
@@ -463,11 +387,11 @@ class SiteReader:
                 self.problems.add(path, f"no condition is given: add name, group, var or when, like {example}")
             return None
         if data.get("name") is not None:
-            matcher.name_patterns = self._texts((*path, "name"), data["name"], 'a host name pattern like "web*"')
+            matcher.name_patterns = self.texts((*path, "name"), data["name"], 'a host name pattern like "web*"')
             for pattern in matcher.name_patterns:
                 self._check_regex((*path, "name"), pattern)
         if data.get("group") is not None:
-            matcher.groups = self._texts((*path, "group"), data["group"], "a group name")
+            matcher.groups = self.texts((*path, "group"), data["group"], "a group name")
         if data.get("var") is not None:
             matcher.variable = self._variable_path((*path, "var"), data["var"])
             if "equals" not in data:
@@ -475,7 +399,7 @@ class SiteReader:
         if "equals" in data:
             if data.get("var") is None:
                 self.problems.add(path, "'equals' needs 'var': write like {var: tags.Role, equals: db}")
-            matcher.equals = self._scalars((*path, "equals"), data["equals"])
+            matcher.equals = self.scalars((*path, "equals"), data["equals"])
         if data.get("when") is not None:
             matcher.when = self._expression((*path, "when"), data["when"])
         return matcher if len(self.problems) == before else None
@@ -508,97 +432,7 @@ class SiteReader:
             return None
         return expression
 
-    # --- forms ---
-
-    def _mapping(
-        self, path: Path, value: object, keys: tuple[str, ...], what: str, example: str = ""
-    ) -> Mapping[str, Any] | None:
-        """The mapping at `path`; its unknown keys are problems. None when it is no mapping."""
-        if not isinstance(value, Mapping):
-            like = f" like {example}" if example else f" with {names(keys)}"
-            self.problems.add(path, f"expected a mapping{like}, got {show(value)}")
-            return None
-        for key in value:
-            if key not in keys:
-                self.problems.add(
-                    (*path, _key(key)),
-                    f"{what} has no key '{_key(key)}' (known: {names(keys)})." + did_you_mean(key, keys),
-                )
-        return value
-
-    def _items(self, path: Path, value: object) -> list[tuple[Path, object]]:
-        """The items of a list with their paths; None is an empty list."""
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            self.problems.add(path, f"expected a list, got {show(value)}: begin each entry with '- '")
-            return []
-        return [((*path, index), item) for index, item in enumerate(value)]
-
-    def _texts(self, path: Path, value: object, what: str) -> tuple[str, ...]:
-        """One text, or a list of them."""
-        items = value if isinstance(value, list) else [value]
-        if not items:
-            self.problems.add(path, f"expected {what}, got an empty list")
-        for item in items:
-            if not isinstance(item, str) or not item:
-                self.problems.add(path, f"expected {what}, or a list of them, got {show(item)}")
-                return ()
-        return tuple(str(item) for item in items)
-
-    def _scalars(self, path: Path, value: object) -> tuple[Any, ...]:
-        """One plain value, or a list of them."""
-        items = value if isinstance(value, list) else [value]
-        if not items:
-            self.problems.add(path, "expected a value, or a list of values, got an empty list")
-        for item in items:
-            if isinstance(item, Mapping | list):
-                self.problems.add(path, f"expected a plain value, or a list of them, got {show(item)}")
-                return ()
-        return tuple(items)
-
-    def _boolean(self, path: Path, value: object, default: bool) -> bool:
-        if isinstance(value, bool):
-            return value
-        self.problems.add(path, f"expected true or false, got {show(value)}")
-        return default
-
-    def _choice(self, path: Path, value: object, choices: tuple[str, ...]) -> str:
-        if isinstance(value, str) and value in choices:
-            return str(value)
-        self.problems.add(path, f"expected {names(choices[:-1])} or {choices[-1]}, got {show(value)}")
-        return choices[0]
-
-    def _integer(self, path: Path, value: object, low: int, high: int, required: bool = False) -> int | None:
-        """A whole number in low..high; None when there is none."""
-        if value is None and not required:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            self.problems.add(path, f"expected a whole number from {low} to {high}, got {show(value)}")
-            return None
-        return int(value)
-
-    def _required_text(self, path: Path, data: Mapping[str, Any], key: str, example: str) -> str | None:
-        value = data.get(key)
-        if value is None:
-            self.problems.add(path, f"'{key}' is missing: add it, {example}")
-            return None
-        if not isinstance(value, str) or not value:
-            self.problems.add((*path, key), f"expected text, {example}, got {show(value)}")
-            return None
-        return str(value)
-
-    def _required_address(self, path: Path, data: Mapping[str, Any], key: str, example: str) -> int | None:
-        if data.get(key) is None:
-            self.problems.add(path, f"'{key}' is missing: add it, {example}")
-            return None
-        return self._address((*path, key), data[key])
-
-    def _address(self, path: Path, value: object) -> int | None:
-        key = parse_address(value)
-        if key is None:
-            self.problems.add(path, _no_address(value))
-        return key
+    # --- forms that only this file has ---
 
     def _address_or_name(self, path: Path, value: object) -> int | str | None:
         """An address, or a host name that is to be resolved: what looks like a broken address is not taken as one."""
@@ -607,7 +441,7 @@ class SiteReader:
             return key
         if isinstance(value, str) and valid_host_name(value) and ":" not in value and re.search("[A-Za-z]", value):
             return str(value)
-        self.problems.add(path, _no_address(value))
+        self.problems.add(path, no_address(value))
         return None
 
     def _vars(self, path: Path, value: object, of_tier: bool) -> Mapping[str, Any]:
@@ -619,7 +453,7 @@ class SiteReader:
         for key, item in value.items():
             if not isinstance(key, str) or not _GROUP_NAME.match(key) or keyword.iskeyword(key):
                 self.problems.add(
-                    (*path, _key(key)),
+                    (*path, key_text(key)),
                     f"{show(key)} is no variable name: use letters, digits and '_', not a Python word",
                 )
             elif of_tier and key in IDENTITY_VARS:
@@ -636,21 +470,6 @@ class SiteReader:
 def read_site(config: object, problems: Problems) -> Site:
     """The site that the data of a file describes; what is wrong with its form is added to `problems`."""
     return SiteReader(problems).read(config)
-
-
-def _key(key: object) -> str:
-    """A key as it stands in the file."""
-    if key is None:
-        return "null"
-    return str(key).lower() if isinstance(key, bool) else str(key)
-
-
-def _no_address(value: object) -> str:
-    if isinstance(value, str) and "/" in value:
-        address, _slash, _prefix = value.partition("/")
-        if parse_address(address) is not None:
-            return f"{show(value)} has a prefix length: write the address alone, {address}"
-    return f"{show(value)} is no IPv4 or IPv6 address"
 
 
 def _count(number: int, one: str, many: str = "") -> str:

@@ -12,21 +12,24 @@ Identity comes from what stays when hosts come and go: `server_id` from the addr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.addresses import (
-    IPV6,
-    Network,
     format_address,
-    is_ipv6,
-    name_server_id,
     parse_address,
-    server_id,
 )
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.expressions import MISSING
+from ansible_collections.scaleup.webstack.plugins.plugin_utils.identities import Identities
+from ansible_collections.scaleup.webstack.plugins.plugin_utils.model import (
+    KNOWN_TIERS,
+    PRIMARY_GROUP,
+    REPLICA_GROUP,
+    HostEntry,
+    Site,
+    Tier,
+)
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.problems import (
     Path,
     Problems,
@@ -35,24 +38,12 @@ from ansible_collections.scaleup.webstack.plugins.plugin_utils.problems import (
     show,
 )
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.rules import Classifier, Inventory
-from ansible_collections.scaleup.webstack.plugins.plugin_utils.site_config import (
-    KNOWN_TIERS,
-    PRIMARY_GROUP,
-    REPLICA_GROUP,
-    HostEntry,
-    Site,
-    Tier,
-    Vip,
-)
+from ansible_collections.scaleup.webstack.plugins.plugin_utils.vips import VipPlanner
 
-# High and adjacent: VRRP's skew time is (256 - priority) / 256 advertisement intervals (RFC 5798, 6.1), so a high
-# priority takes over sooner. 255 is left out: it is for the owner of the address.
-TOP_PRIORITY = 250
 # Where the inventory knows no address, the name must do; evaluated by Ansible on use.
 FALLBACK_ADDRESS = "{{ ansible_host | default(inventory_hostname) }}"
 
 _NO_VARS: Mapping[str, Any] = {}
-_DIGITS = re.compile(r"(\d+)")
 
 Resolver = Callable[[str], list[str]]
 
@@ -99,8 +90,7 @@ class Planner:
         self.joined: dict[str, list[str]] = {name: [] for name in site.tiers}
         self.declared: dict[str, HostEntry] = {}
         self.tier_of: dict[str, str] = {}  # of declared hosts and of those that earlier sources put into a tier group
-        self.address_owner: dict[int, str] = {}
-        self.server_id_owner: dict[int, str] = {}
+        self.identities = Identities(site.networks, problems)
         self.refused: dict[str, list[str]] = {}  # declared hosts whose name has another meaning already
         self.unmatched: list[str] = []
         self.addresses_known: bool | None = None  # whether any source sets one; None while nobody has asked
@@ -120,7 +110,10 @@ class Planner:
         self._classify()
         self._count()
         primary = self._primary()
-        vips = self._vips()
+        vips: list[dict[str, Any]] = []
+        if self.site.vips:
+            balancers = [member.name for member in self.members.get("lb", ())] + self.joined.get("lb", [])
+            vips = VipPlanner(self.site, self.identities, self.problems).plan(balancers)
         self.classifier.report(self.problems)
         return self._result(primary, vips)
 
@@ -161,7 +154,7 @@ class Planner:
         for tier in self.site.tiers.values():
             for entry in tier.hosts:
                 if entry.start is not None:
-                    self._check_span(entry)
+                    self.identities.check_span(entry)
                 if self._plain(tier, entry):
                     self._declare_range(tier, entry)
                 else:
@@ -178,7 +171,7 @@ class Planner:
         """As `_declare_host` for each host of a range with address_start, without its questions."""
         key = entry.start or 0
         is_db, variables, members = tier.name == "db", entry.vars, self.members[tier.name]
-        declared, owner, groups, tier_of = self.declared, self.address_owner, self.group_names, self.tier_of
+        declared, owner, groups, tier_of = self.declared, self.identities.address_owner, self.group_names, self.tier_of
         tier_name, known = tier.name, self.known_host_set
         for name in entry.pattern:
             if (name not in declared and name not in groups) or self._claim(tier, entry, name):
@@ -186,8 +179,8 @@ class Planner:
                 declared[name] = entry
                 tier_of[name] = tier_name
                 if owner.setdefault(key, name) is not name:
-                    self._same_address((*entry.path, "address_start"), key, name)
-                identity = self._identity(entry.path, name, key) if is_db else None
+                    self.identities.same_address((*entry.path, "address_start"), key, name)
+                identity = self.identities.identity(entry.path, name, key) if is_db else None
                 members.append(Member(name, format_address(key), connect, identity, variables))
             key += 1
 
@@ -244,13 +237,13 @@ class Planner:
         if connect and ("ansible_host" in entry.vars or self.inventory.variable(name, "ansible_host") is not MISSING):
             connect = False
         if key is not None:
-            self._take_address(path, name, key, checked=entry.start is not None)
+            self.identities.take_address(path, name, key, checked=entry.start is not None)
         identity: int | None = None
         if tier.name == "db":
             if "server_id" in entry.vars:
-                self._take_server_id((*entry.path, "vars", "server_id"), name, entry.vars["server_id"])
+                self.identities.take_server_id((*entry.path, "vars", "server_id"), name, entry.vars["server_id"])
             else:
-                identity = self._identity(entry.path, name, key)
+                identity = self.identities.identity(entry.path, name, key)
         address = None if key is None or by_hand is not MISSING else format_address(key)
         self.members[tier.name].append(Member(name, address, connect and address is not None, identity, entry.vars))
 
@@ -268,80 +261,6 @@ class Planner:
                 path, f"the name {show(address)} of the host '{host}' does not resolve: write its address"
             )
         return None
-
-    # --- addresses and identities ---
-
-    def _check_span(self, entry: HostEntry) -> None:
-        """The first and the last address of a range: what lies between is then right too."""
-        start, count = entry.start or 0, len(entry.pattern)
-        path, last = (*entry.path, "address_start"), start + count - 1
-        top = IPV6 * 2 - 1 if is_ipv6(start) else 2**32 - 1
-        if last > top:
-            self.problems.add(
-                path, f"{count} addresses from {format_address(start)} go beyond {format_address(top)}: start lower"
-            )
-            entry.start = None
-            return
-        for key in dict.fromkeys((start, last)):
-            if not self._check_network(path, key, f"the address {format_address(key)}", f" of '{entry.text}'"):
-                return
-        inside = next((network for network in self.site.networks if start in network), None)
-        if inside is not None and last not in inside:
-            self.problems.add(
-                path, f"the {count} addresses of '{entry.text}' begin in {inside.text} and end outside of it"
-            )
-
-    def _check_network(self, path: Path, key: int, what: str, whose: str) -> bool:
-        networks = self.site.networks
-        inside = [network for network in networks if key in network]
-        if networks and not inside:
-            many = "networks" if len(networks) > 1 else "network"
-            listed = names(network.text for network in networks)
-            self.problems.add(
-                path,
-                f"{what}{whose} is outside the {many} {listed}: correct it, or add its network to network.extra_cidrs",
-            )
-            return False
-        for network in inside:
-            if reserved := network.reserved(key):
-                self.problems.add(path, f"{what}{whose} is the {reserved} of {network.text}: no host can have it")
-                return False
-        return True
-
-    def _take_address(self, path: Path, name: str, key: int, checked: bool = False) -> None:
-        if not checked:
-            self._check_network(path, key, f"the address {format_address(key)}", f" of the host '{name}'")
-        if self.address_owner.setdefault(key, name) != name:
-            self._same_address(path, key, name)
-
-    def _same_address(self, path: Path, key: int, name: str) -> None:
-        self.problems.add(
-            path, f"the hosts '{self.address_owner[key]}' and '{name}' have the same address {format_address(key)}"
-        )
-
-    def _identity(self, path: Path, name: str, key: int | None) -> int:
-        identity = name_server_id(name) if key is None else server_id(key)
-        owner = self.server_id_owner.setdefault(identity, name)
-        # Two IPv4 hosts of one id share an address, which is a problem of its own.
-        if owner != name and (key is None or is_ipv6(key) or self.address_owner.get(key) == name):
-            self._same_server_id(path, name, identity)
-        return identity
-
-    def _take_server_id(self, path: Path, name: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**32 - 1:
-            self.problems.add(
-                path,
-                f"expected a whole number from 1 to {2**32 - 1} as server_id of the host '{name}', got {show(value)}",
-            )
-        elif self.server_id_owner.setdefault(int(value), name) != name:
-            self._same_server_id(path, name, value)
-
-    def _same_server_id(self, path: Path, name: str, identity: int) -> None:
-        self.problems.add(
-            path,
-            f"the hosts '{self.server_id_owner[identity]}' and '{name}' have the same server_id {identity}: "
-            "set another one by hand in the vars of one of them",
-        )
 
     def _address_of(self, name: str) -> int | None:
         """The first address among the variables of `network.address_from`; names in them are left to Ansible."""
@@ -467,14 +386,14 @@ class Planner:
         else:
             key = parse_address(by_hand)
         if key is not None:
-            self._take_address(path, name, key)
+            self.identities.take_address(path, name, key)
         identity: int | None = None
         if tier == "db":
             set_id = self.inventory.variable(name, "server_id")
             if set_id is MISSING:
-                identity = self._identity(path, name, key)
+                identity = self.identities.identity(path, name, key)
             else:
-                self._take_server_id(path, name, set_id)
+                self.identities.take_server_id(path, name, set_id)
         address = format_address(key) if key is not None and by_hand is MISSING else None
         return Member(name, address, False, identity, _NO_VARS)
 
@@ -555,114 +474,6 @@ class Planner:
             )
         return primary
 
-    # --- VIPs ---
-
-    def _vips(self) -> list[dict[str, Any]]:
-        site, problems = self.site, self.problems
-        if not site.vips:
-            return []
-        balancers = [member.name for member in self.members.get("lb", ())] + self.joined.get("lb", [])
-        balancers.sort(key=_natural)
-        balancing = site.tiers.get("lb")
-        if balancing is not None and balancing.min_hosts == 0 and not balancers and not balancing.incomplete:
-            problems.add(
-                ("vips",), "there is no host in the tier 'lb' that could carry a VIP: add hosts, or remove vips"
-            )
-        if len(balancers) > TOP_PRIORITY and any(vip.priorities is None for vip in site.vips):
-            problems.add(
-                ("tiers", "lb"),
-                f"VRRP has priorities for {TOP_PRIORITY} hosts, this tier has {len(balancers)}: set priorities by hand",
-            )
-            return []
-        first_name: dict[str, Vip] = {}
-        first_address: dict[int, Vip] = {}
-        first_router: dict[tuple[str, int], Vip] = {}
-        turns = {True: 0, False: 0}  # internal and public VIPs take turns apart, so that two public ones mirror
-        result: list[dict[str, Any]] = []
-        for vip in site.vips:
-            if first_name.setdefault(vip.name, vip) is not vip:
-                problems.add((*vip.path, "name"), f"two VIPs have the name '{vip.name}': rename one")
-            self._vip_address(vip, (*vip.path, "address"), vip.address, first_address)
-            router_id = vip.router_id if vip.router_id is not None else vip.address & 255
-            self._router_id(vip, router_id, first_router)
-            prefix = vip.prefix or self._prefix(vip.path, "VIP", vip.address)
-            priorities = self._priorities(vip, balancers, turns[vip.internal])
-            turns[vip.internal] += 1
-            entry: dict[str, Any] = {
-                "name": vip.name,
-                "address": format_address(vip.address),
-                "prefix": prefix,
-                "interface": vip.interface,
-                "router_id": router_id,
-                "priorities": priorities,
-            }
-            if vip.internal:
-                entry["internal"] = True
-            extra = []
-            for path, address, extra_prefix in vip.extra:
-                self._vip_address(vip, path, address, first_address)
-                length = extra_prefix or self._prefix(path, "extra address", address)
-                extra.append({"address": format_address(address), "prefix": length})
-            if extra:
-                entry["extra_addresses"] = extra
-            result.append(entry)
-        return result
-
-    def _vip_address(self, vip: Vip, path: Path, address: int, first: dict[int, Vip]) -> None:
-        text = format_address(address)
-        if first.setdefault(address, vip) is not vip:
-            self.problems.add(path, f"the VIPs '{first[address].name}' and '{vip.name}' have the same address {text}")
-        if address in self.address_owner:
-            self.problems.add(
-                path, f"the VIP '{vip.name}' has the address {text} of the host '{self.address_owner[address]}'"
-            )
-        self._check_network(path, address, f"the address {text}", f" of the VIP '{vip.name}'")
-
-    def _prefix(self, path: Path, what: str, address: int) -> int | None:
-        inside = [network for network in self.site.networks if address in network]
-        if inside:
-            return max(inside, key=_prefix_length).prefix
-        if not self.site.networks and not self.problems.under(("network",)):
-            self.problems.add(
-                path, f"the {what} has no prefix length: add prefix (such as 24), or network.cidr for the site"
-            )
-        return None
-
-    def _router_id(self, vip: Vip, router_id: int, first: dict[tuple[str, int], Vip]) -> None:
-        path = (*vip.path, "router_id")
-        if router_id == 0:
-            self.problems.add(
-                path,
-                f"the address {format_address(vip.address)} ends in 0, which is no router id: set one from 1 to 255",
-            )
-            return
-        # A router id is unique on a network segment (RFC 5798, 1.7); VIPs on other interfaces may share it.
-        other = first.setdefault((vip.interface, router_id), vip)
-        if other is not vip:
-            self.problems.add(
-                path,
-                f"the VIPs '{other.name}' and '{vip.name}' have the same router id {router_id} on {vip.interface}: "
-                "set router_id of one of them to another number from 1 to 255",
-            )
-
-    def _priorities(self, vip: Vip, balancers: list[str], turn: int) -> dict[str, int]:
-        if vip.priorities is None:
-            if not balancers:
-                return {}
-            shift = turn % len(balancers)
-            ordered = balancers[shift:] + balancers[:shift]
-            return {name: TOP_PRIORITY - rank for rank, name in enumerate(ordered)}
-        path = (*vip.path, "priorities")
-        for name in vip.priorities:
-            if balancers and name not in balancers:
-                self.problems.add(
-                    (*path, name), f"'{name}' is no host of the tier 'lb'." + did_you_mean(name, balancers)
-                )
-        missing = [name for name in balancers if name not in vip.priorities]
-        if missing and not self.problems.under(path):
-            self.problems.add(path, f"{names(missing)} of the tier 'lb' has no priority: list every host of the tier")
-        return dict(vip.priorities)
-
     # --- the plan ---
 
     def _result(self, primary: str | None, vips: list[dict[str, Any]]) -> Plan:
@@ -709,15 +520,6 @@ def plan_site(site: Site, inventory: Inventory, resolve: Resolver, problems: Pro
     resolve: gives the addresses of a host name, an empty list when it has none.
     """
     return Planner(site, inventory, resolve, problems).plan()
-
-
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    """Sort key that puts lb2 before lb10."""
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in _DIGITS.split(name)]
-
-
-def _prefix_length(network: Network) -> int:
-    return network.prefix
 
 
 def _is_template(value: object) -> bool:
