@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".lab" / "log" / "test"
 # The default scenario gets a network of its own, so that a lab that is up does not stand in its way.
 NETWORK = "198.18.200.0/24"
-PYTHON_SOURCES = ["lab", "molecule", "plugins", "tests"]
+PYTHON_SOURCES = ["lab", "molecule", "plugins", "roles/haproxy_keepalived/files/haproxy-servers", "tests"]
 
 Steps = Callable[["Part"], None]
 

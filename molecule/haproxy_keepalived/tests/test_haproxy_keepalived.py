@@ -184,6 +184,36 @@ def test_a_back_end_fails_and_no_request_does(event: str) -> None:
         assert clients.failures == [], clients.summary()
 
 
+def states(name: str) -> dict[str, str]:
+    """Backend and server to status, on one balancer."""
+    rows = json.loads(lab.host(name).check_output("haproxy-servers show --json"))
+    return {f"{row['backend']}/{row['server']}": row["status"] for row in rows}
+
+
+def test_a_back_end_is_drained_and_comes_back_and_no_request_fails() -> None:
+    with load() as clients:
+        time.sleep(1)
+        for name in ADDRESS:
+            assert lab.host(name).check_output("haproxy-servers drain web1") == "changed"
+            assert lab.host(name).check_output("haproxy-servers drain web1") == "unchanged"
+        assert {json.loads(curl("public1"))["server"] for _ in range(4)} == {"web2"}
+        lab.host("web1").run("systemctl stop stub; systemctl start stub")
+        for name in ADDRESS:
+            lab.host(name).check_output("systemctl reload haproxy")
+            assert states(name)["web/web1"].startswith("DRAIN"), "a reload keeps who is drained"
+            assert states(name)["web_plain/web1"].startswith("DRAIN")
+        for name in ADDRESS:
+            assert lab.host(name).check_output("haproxy-servers ready web1") == "changed"
+        wait_for(lambda: {json.loads(curl("public1"))["server"] for _ in range(4)} == {"web1", "web2"}, 15)
+    assert clients.failures == [], clients.summary()
+
+
+def test_draining_a_server_that_does_not_exist_says_which_there_are() -> None:
+    done = lab.host("lb1").run("haproxy-servers drain web9")
+    assert done.rc == 2
+    assert "no backend has a server web9; there are: web1, web2" in done.stderr
+
+
 def play(**variables: object) -> subprocess.CompletedProcess[str]:
     """Converge the balancers with other variables."""
     inventories = ["-i", str(ROOT / "molecule" / "shared" / "inventory"), "-i", str(SCENARIO / "inventory")]
