@@ -23,7 +23,7 @@ options:
     type: dict
     required: true
   ports:
-    description: Open ports by tier, such as C({web: [443/tcp]}).
+    description: "Open ports by tier, such as C({web: [443/tcp]})."
     type: dict
     default: {}
 """

@@ -286,7 +286,7 @@ class InventoryModule(BaseInventoryPlugin):
         """
         super().parse(inventory, loader, path, cache=cache)
         config = self._load(path)
-        lines = SourceLines(read_text(path))
+        lines = _lines(path)
         problems = Problems()
         for duplicate, first, second in lines.duplicate_keys():
             where = f"in line {first}" if first == second else f"in line {first} and in line {second}"
@@ -313,7 +313,7 @@ class InventoryModule(BaseInventoryPlugin):
             site = read_site(config, problems)
             if problems:
                 plan_site(site, _InventoryView(self.inventory, self.templar_for), _resolve, problems)
-                raise AnsibleParserError(report(problems, path, SourceLines(read_text(path)))) from None
+                raise AnsibleParserError(report(problems, path, _lines(path))) from None
             raise
 
     def templar_for(self, variables: Mapping[str, Any]) -> Any:
@@ -411,6 +411,12 @@ class _InventoryView:
 
     def sources(self) -> list[str]:
         return [to_text(source) for source in getattr(self._inventory, "processed_sources", ())]
+
+
+def _lines(path: str) -> SourceLines:
+    """Where the keys of a file stand; nothing is known of an encrypted one."""
+    text = read_text(path)
+    return SourceLines("" if is_encrypted(text) else text)
 
 
 def _sources(inventory: Any, parent_group: str) -> list[str]:

@@ -46,4 +46,4 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: Any = None, **kwargs: Any) -> list[str]:
         """The files among the sources `terms`."""
         self.set_options(var_options=variables, direct=kwargs)
-        return tiers_files(terms)
+        return tiers_files(terms, lambda path: self._loader.load_from_file(path, cache="none"))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.model import (
@@ -49,9 +49,12 @@ def is_encrypted(text: str) -> bool:
     return text.startswith(_VAULT)
 
 
-def tiers_files(sources: Iterable[str]) -> list[str]:
-    """The files among inventory sources (files and directories of them) that name the plugin, as absolute paths."""
-    return [path for source in sources for path in _candidates(str(source)) if _names_plugin(path)]
+def tiers_files(sources: Iterable[str], load: Callable[[str], Any] | None = None) -> list[str]:
+    """The files among inventory sources (files and directories of them) that name the plugin, as absolute paths.
+
+    load: gives the data of an encrypted file. Without it such files are left out.
+    """
+    return [path for source in sources for path in _candidates(str(source)) if _names_plugin(path, load)]
 
 
 def _candidates(source: str) -> Iterator[str]:
@@ -63,11 +66,18 @@ def _candidates(source: str) -> Iterator[str]:
         yield os.path.abspath(source)
 
 
-def _names_plugin(path: str) -> bool:
+def _names_plugin(path: str, load: Callable[[str], Any] | None) -> bool:
     try:
-        return marks_tiers(read_text(path))
+        text = read_text(path)
     except OSError:
         return False
+    if not is_encrypted(text) or load is None:
+        return marks_tiers(text)
+    try:
+        data = load(path)
+    except Exception:  # no secret for it, or no YAML: then Ansible cannot have read it either
+        return False
+    return isinstance(data, Mapping) and data.get("plugin") == "scaleup.webstack.tiers"
 
 
 def site_problems(

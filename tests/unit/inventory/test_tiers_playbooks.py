@@ -45,7 +45,7 @@ def play(site: Any, root: Path, *arguments: str, playbook: str = PLAY) -> subpro
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=site.folder)
 
 
-@pytest.mark.parametrize("limit", [(), ("--limit", "web"), ("--limit", "web", "--tags", "other")])
+@pytest.mark.parametrize("limit", [("--limit", "web"), ("--limit", "web", "--tags", "other")])
 def test_a_good_site_passes_under_any_limit(site: Any, root: Path, limit: tuple[str, ...]) -> None:
     done = play(site, root, "-i", site.write("site.tiers.yml", GOOD), *limit)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -69,7 +69,7 @@ def test_a_broken_file_alone_stops_the_play(site: Any, root: Path, limit: tuple[
     )
 
 
-@pytest.mark.parametrize("limit", [(), ("--limit", "db2")])
+@pytest.mark.parametrize("limit", [("--limit", "db2")])
 def test_a_broken_file_beside_a_good_source_stops_the_play(site: Any, root: Path, limit: tuple[str, ...]) -> None:
     site.write("inventory/hosts.ini", STATIC)
     hosts = site.write("inventory/hosts", STATIC)
@@ -78,6 +78,28 @@ def test_a_broken_file_beside_a_good_source_stops_the_play(site: Any, root: Path
     assert done.returncode != 0
     assert "TOUCHED" not in done.stdout
     assert f"{path} was not read" in done.stdout + done.stderr
+
+
+def test_an_encrypted_broken_file_stops_the_play(site: Any, root: Path) -> None:
+    hosts, path, password = site.write("hosts.ini", STATIC), site.write("zz.yml", BROKEN), site.write("password", "x")
+    vault = [str(Path(sys.executable).parent / "ansible-vault"), "encrypt", "--vault-password-file", password, path]
+    subprocess.run(vault, check=True, capture_output=True)
+    done = play(site, root, "-i", hosts, "-i", path, "--vault-password-file", password)
+    assert done.returncode != 0
+    assert f"{path} was not read" in done.stdout + done.stderr
+
+
+def test_a_forgotten_inventory_stops_the_play(site: Any, root: Path) -> None:
+    done = play(site, root)
+    assert done.returncode != 0
+    assert "No host is in one of the groups lb, web, app, db, ops" in done.stdout
+    assert "TOUCHED" not in done.stdout
+
+
+def test_the_syntax_can_be_checked_without_an_inventory(site: Any, root: Path) -> None:
+    """As ansible-lint and Galaxy's importer do."""
+    done = play(site, root, "--syntax-check")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_static_inventory_passes(site: Any, root: Path) -> None:
