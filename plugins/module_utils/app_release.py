@@ -22,6 +22,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from typing import Any
@@ -29,6 +30,8 @@ from typing import Any
 RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _VARIABLE = re.compile(r'^([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"$', re.MULTILINE | re.DOTALL)
 HISTORY = 100
+# Of the host, for whose sake the modules run there.
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 class ReleaseError(Exception):
@@ -106,12 +109,26 @@ class Releases:
         """A path in a release."""
         return os.path.join(self.root, "releases", release, *below)
 
+    def environments(self) -> dict[str, str]:
+        """The releases that are whole, the oldest first, and the id of the environment of each.
+
+        One that was built for another Python (before the host's upgrade) is not whole any more.
+        """
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for release in os.listdir(self.path("")):
+                with (
+                    contextlib.suppress(OSError, ValueError),
+                    open(self.path(release, ".built"), encoding="utf-8") as file,
+                ):
+                    mark = json.load(file)
+                    if mark.get("python") == PYTHON:
+                        found.append((os.fstat(file.fileno()).st_mtime_ns, release, mark["environment"]))
+        return {release: environment for _, release, environment in sorted(found)}
+
     def built(self) -> list[str]:
         """The releases that are whole, the oldest first."""
-        with contextlib.suppress(FileNotFoundError):
-            found = [r for r in os.listdir(self.path("")) if os.path.exists(self.path(r, ".built"))]
-            return sorted(found, key=lambda r: (os.stat(self.path(r, ".built")).st_mtime_ns, r))
-        return []
+        return list(self.environments())
 
     def current(self) -> str:
         """The release that the link names; empty when there is none."""

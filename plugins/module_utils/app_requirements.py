@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import tarfile
@@ -53,3 +55,8 @@ def missing(extra: list[str], requirements: str) -> list[str]:
     """Those of `extra` whose project `requirements` does not name."""
     named = {normalised(n) for n in _NAME.findall(requirements)}
     return [e for e in extra if (match := _NAME.match(e)) and normalised(match.group(1)) not in named]
+
+
+def environment_id(requirements: str, extra: list[str], python: str) -> str:
+    """What tells one virtual environment from another, apart from the machine."""
+    return hashlib.sha256(json.dumps([requirements, sorted(extra), python]).encode()).hexdigest()

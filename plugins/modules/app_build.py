@@ -11,7 +11,7 @@ DOCUMENTATION = r"""
 module: app_build
 short_description: Build a release of an application off to the side
 description:
-  - Makes the virtual environment of a release whose source lies in C(<root>/releases/<release>/app), imports the
+  - Unpacks a release's source into C(<root>/releases/<release>/app), makes its virtual environment, imports the
     application as its own user, and marks the release as whole. What runs is not touched.
   - An earlier release with the same requirements lends its environment, by hard links, so that an unchanged set of
     dependencies costs little. Otherwise pip installs wheels only; nothing of a package is run while it is installed.
@@ -25,6 +25,10 @@ options:
     description: Id of the release.
     type: str
     required: true
+  archive:
+    description: The packed source on the host. It is removed.
+    type: path
+    required: true
   requirements:
     description: Path of the requirements file in the source. Hashes are demanded where the file has any.
     type: str
@@ -35,7 +39,7 @@ options:
     elements: str
     default: []
   wheels:
-    description: Folder with the wheels; without it, pip asks its index. It is removed when the release is whole.
+    description: The packed wheels on the host. They are removed. Without any, pip asks its index.
     type: path
   installer:
     description: What installs the packages. C(uv) must be on the host's PATH.
@@ -69,7 +73,8 @@ EXAMPLES = r"""
   scaleup.webstack.app_build:
     root: /srv/guestbook
     release: 6c1f0a9d2b7e
-    wheels: /srv/guestbook/releases/6c1f0a9d2b7e/wheels
+    archive: /srv/.guestbook-6c1f0a9d2b7e.tar.gz
+    wheels: /srv/.guestbook-6c1f0a9d2b7e-wheels.tar
     extra: [gunicorn==27.0.1]
     module: guestbook:app
     user: guestbook
@@ -84,23 +89,25 @@ reused:
 
 # ruff: noqa: E402 - Ansible wants the documentation before the imports
 import contextlib
-import hashlib
 import json
 import os
 import pwd
 import shutil
 import subprocess
 import sys
+import tarfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.scaleup.webstack.plugins.module_utils.app_release import (
+    PYTHON,
     RELEASE_ID,
     ReleaseError,
     Releases,
     read_environment,
 )
 from ansible_collections.scaleup.webstack.plugins.module_utils.app_requirements import (
+    environment_id,
     has_hashes,
     missing,
     read_requirements,
@@ -197,37 +204,65 @@ def smoke_import(venv: str, app: str, module: str, user: str, environment: dict[
         raise ReleaseError(f"{module} cannot be imported:\n" + "\n".join(done.stderr.splitlines()[-15:]))
 
 
+def unpack(archive: str, folder: str) -> None:
+    """Unpack a tar archive, all of it root's; what would leave `folder` is refused.
+
+    :raises ReleaseError: it is no such archive.
+    """
+    os.makedirs(folder)
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                landing = [member.name]
+                if member.issym():
+                    landing.append(os.path.join(os.path.dirname(member.name), member.linkname))
+                if any(os.path.normpath(p).split("/")[0] in ("", "..") for p in landing):
+                    raise ReleaseError(f"{archive}: {member.name} leads out of the archive")
+                if not (member.isreg() or member.isdir() or member.issym()):
+                    raise ReleaseError(f"{archive}: {member.name} is neither a file, a folder nor a symbolic link")
+                member.uid = member.gid = 0
+                member.uname = member.gname = ""
+                member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            # The filters of later Pythons do the same; Debian 12's does not have them.
+            tar.extraction_filter = lambda member, path: member  # type: ignore[method-assign]
+            tar.extractall(folder)
+    except tarfile.TarError as error:
+        raise ReleaseError(f"{archive}: {error}") from error
+
+
 def build(releases: Releases, asked: dict[str, Any]) -> str:
     """Build one release and return the release whose environment it took over.
 
     :raises ReleaseError: it cannot be built.
     """
     release = asked["release"]
-    app, venv = releases.path(release, "app"), releases.path(release, "venv")
+    app, venv, wheels = (releases.path(release, part) for part in ("app", "venv", "wheels"))
+    group = pwd.getpwnam(asked["user"]).pw_gid
+    os.makedirs(releases.path(""), exist_ok=True)
+    # The application's own users and nobody else.
+    os.chown(releases.root, 0, group)
+    os.chmod(releases.root, 0o750)
+    shutil.rmtree(releases.path(release), ignore_errors=True)
+    unpack(asked["archive"], app)
     requirements = read_requirements(app, asked["requirements"])
     extra = missing(asked["extra"], requirements)
-    identity = [requirements, extra, asked["installer"], sys.version, os.path.realpath(sys.executable)]
-    environment_id = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-    reused = ""
-    for other in reversed(releases.built()):
-        with contextlib.suppress(OSError, ValueError), open(releases.path(other, ".built"), encoding="utf-8") as file:
-            if json.load(file).get("environment") == environment_id:
-                reused = other
-                break
+    environment = environment_id(requirements, extra, PYTHON)
+    reused = next((r for r, e in reversed(releases.environments().items()) if e == environment), "")
     if reused:
         clone(releases.path(reused, "venv"), venv)
     else:
-        install(venv, requirements, extra, asked["wheels"], asked["installer"])
+        if asked["wheels"]:
+            unpack(asked["wheels"], wheels)
+        install(venv, requirements, extra, wheels if asked["wheels"] else None, asked["installer"])
+        shutil.rmtree(wheels, ignore_errors=True)
     # The application's own bytecode, since its user may not write here. A file that is no Python 3 (a template, a test
     # fixture) is no reason to stop: the import decides.
     subprocess.run([os.path.join(venv, "bin", "python"), "-m", "compileall", "-q", app], capture_output=True)
     if asked["module"]:
         settings = read_environment(asked["environment_file"] or "")
         smoke_import(venv, app, asked["module"], asked["user"], {**settings, "RELEASE": release})
-    if asked["wheels"]:
-        shutil.rmtree(asked["wheels"], ignore_errors=True)
     with open(releases.path(release, ".built"), "w", encoding="utf-8") as file:
-        json.dump({"environment": environment_id}, file)
+        json.dump({"environment": environment, "python": PYTHON}, file)
     return reused
 
 
@@ -236,6 +271,7 @@ def main() -> None:
         argument_spec={
             "root": {"type": "path", "required": True},
             "release": {"type": "str", "required": True},
+            "archive": {"type": "path", "required": True},
             "requirements": {"type": "str", "default": "requirements.txt"},
             "extra": {"type": "list", "elements": "str", "default": []},
             "wheels": {"type": "path"},
@@ -261,6 +297,10 @@ def main() -> None:
     except (ReleaseError, OSError, ValueError, KeyError) as error:
         shutil.rmtree(releases.path(asked["release"]), ignore_errors=True)
         module.fail_json(msg=f"release {asked['release']} cannot be built, what runs is untouched: {error}")
+    finally:
+        for path in (asked["archive"], asked["wheels"]):
+            with contextlib.suppress(OSError):
+                os.unlink(path or "")
     module.exit_json(changed=True, reused=reused)
 
 

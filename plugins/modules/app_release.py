@@ -202,8 +202,8 @@ class Instance:
             try:
                 systemctl("start", unit)
                 wrong = self.check(release, address, unit)
-            except ReleaseError as error:
-                wrong = str(error)
+            except ReleaseError:
+                wrong = f"{unit} does not start"
             if wrong:
                 # Stopped first, so that its last words are there.
                 systemctl("stop", unit, check=False)
@@ -226,8 +226,8 @@ class Instance:
         try:
             systemctl("restart", self.service)
             wrong = self.check(release, self.asked["address"], self.service)
-        except ReleaseError as error:
-            wrong = str(error)
+        except ReleaseError:
+            wrong = f"{self.service} does not start"
         if wrong:
             raise ReleaseError(f"{wrong}\n{journal(self.service, began)}")
 

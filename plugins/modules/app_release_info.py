@@ -41,12 +41,21 @@ current:
   description: The release that runs; empty when there is none.
   type: str
   returned: always
+since:
+  description: When RV(current) was switched to, in UTC; empty when that is not recorded.
+  type: str
+  returned: always
 previous:
   description: The release that a rollback would go to; empty when there is none.
   type: str
   returned: always
 built:
   description: The releases that are whole, the oldest first.
+  type: list
+  elements: str
+  returned: always
+environments:
+  description: Ids of the environments of these releases, which a new release may take over.
   type: list
   elements: str
   returned: always
@@ -77,10 +86,9 @@ memory_mb:
 import contextlib
 import os
 import platform
-import sys
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.scaleup.webstack.plugins.module_utils.app_release import ReleaseError, Releases
+from ansible_collections.scaleup.webstack.plugins.module_utils.app_release import PYTHON, ReleaseError, Releases
 
 
 def wheel_platforms(machine: str, glibc: str) -> list[str]:
@@ -110,14 +118,17 @@ def main() -> None:
         state = releases.load()
     except ReleaseError as error:
         module.fail_json(msg=str(error))
+    current, environments = releases.current(), releases.environments()
     glibc = (os.confstr("CS_GNU_LIBC_VERSION") or "glibc 2.17").split()[1]
     module.exit_json(
         changed=False,
-        current=releases.current(),
+        current=current,
+        since=next((str(e["at"]) for e in reversed(state["history"]) if e["ok"] and e["action"] == "switch"), ""),
         previous=releases.previous(state),
-        built=releases.built(),
+        built=list(environments),
+        environments=sorted(set(environments.values())),
         void=state["void"],
-        python=f"{sys.version_info[0]}.{sys.version_info[1]}",
+        python=PYTHON,
         platforms=wheel_platforms(platform.machine(), glibc),
         cpus=len(os.sched_getaffinity(0)),
         memory_mb=memory_mb(),

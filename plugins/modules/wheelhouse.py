@@ -68,12 +68,15 @@ archive:
   description: Path of the archive (C(.tar)) of the wheels on the machine where the module ran.
   type: str
   returned: always
+environment:
+  description: Id of the environment that these wheels make, as M(scaleup.webstack.app_release_info) knows it.
+  type: str
+  returned: always
 """
 
 # ruff: noqa: E402 - Ansible wants the documentation before the imports
 import fcntl
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -82,6 +85,7 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.scaleup.webstack.plugins.module_utils.app_requirements import (
+    environment_id,
     has_hashes,
     missing,
     read_requirements,
@@ -133,12 +137,11 @@ def main() -> None:
     try:
         requirements = read_requirements(asked["src"], asked["requirements"])
         extra = missing(asked["extra"], requirements)
-        key = hashlib.sha256(
-            json.dumps([requirements, extra, asked["python"], asked["platforms"]]).encode()
-        ).hexdigest()
+        environment = environment_id(requirements, extra, asked["python"])
+        key = hashlib.sha256(f"{environment} {' '.join(asked['platforms'])}".encode()).hexdigest()
         archive = os.path.join(dest, f"wheels-{key[:16]}.tar")
         if os.path.exists(archive) or module.check_mode:
-            module.exit_json(changed=not os.path.exists(archive), archive=archive)
+            module.exit_json(changed=not os.path.exists(archive), archive=archive, environment=environment)
         os.makedirs(dest, mode=0o700, exist_ok=True)
         with open(os.path.join(dest, ".wheelhouse.lock"), "w", encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -156,7 +159,7 @@ def main() -> None:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.filename or dest}: {error.strerror}")
-    module.exit_json(changed=changed, archive=archive)
+    module.exit_json(changed=changed, archive=archive, environment=environment)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,205 @@
+"""Releases under load: good ones without a failed request, bad ones without a trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from labtest import Lab
+from load import Load, Request, Result
+
+ROOT = Path(__file__).parents[3]
+SCENARIO = ROOT / "molecule/gunicorn_app"
+WEB = "http://198.18.3.21"
+HOSTS = ("app1", "app2")
+SECRET = "not-to-be-found-anywhere"
+# The same content is the same release, and may be void since the last run of these tests.
+RUN = uuid.uuid4().hex[:8]
+lab = Lab("webstack-app")
+
+
+def play(name: str, *words: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run one of the collection's playbooks, or one of the scenario's (a path), over the scenario's inventory."""
+    path = name if "/" in name else str(ROOT / "playbooks" / f"{name}.yml")
+    call = ["ansible-playbook", path, "-i", str(ROOT / "molecule/shared/inventory"), "-i", str(SCENARIO / "inventory")]
+    environment = os.environ | {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"),
+        "LAB_CHECKOUT": str(ROOT),
+    }
+    # The scenario is one tier of a site: the check that there are the others is left out.
+    call += ["--skip-tags", "always", *words, "--extra-vars", json.dumps(variables)]
+    return subprocess.run(call, capture_output=True, text=True, env=environment, cwd=ROOT)
+
+
+def deploy(source: Path, *words: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    return play("deploy", *words, probe_src=str(source), gunicorn_app_only=["probe"], **variables)
+
+
+def recap(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stdout[-3000:] + done.stderr[-2000:]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A copy of the probe to be changed; in a folder of the same name, so that the same content is the same release."""
+    return Path(shutil.copytree(SCENARIO / "probe", tmp_path / "probe"))
+
+
+def edit(source: Path, part: str, broken: str = "") -> Path:
+    """Another release of the probe: every part of it says `part`, and of which run it is."""
+    part = f"{part} of {RUN}"
+    text = (SCENARIO / "probe/probe.py").read_text()
+    text = text.replace('PART = "0"', f'PART = "{part}"').replace('BROKEN = ""', f'BROKEN = "{broken}"')
+    (source / "probe.py").write_text(text)
+    (source / "part.txt").write_text(part + "\n")
+    return source
+
+
+def releases() -> dict[str, str]:
+    """What each host runs, asked of the hosts themselves."""
+    found = {}
+    for host, address in zip(HOSTS, ("198.18.3.31", "198.18.3.32"), strict=True):
+        found[host] = requests.get(f"http://{address}:8001/parts", timeout=10).json()["release"]
+    return found
+
+
+def running() -> str:
+    """The one release that all hosts run."""
+    (release,) = set(releases().values())
+    return release
+
+
+def record(host: str) -> dict[str, Any]:
+    text = lab.host(host).check_output("cat /srv/probe/releases.json")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+@contextmanager
+def load(rate: float = 40) -> Iterator[Load]:
+    """Reads and writes, on kept-alive and on new connections; every one has to be answered, and by one release."""
+    wrong: list[str] = []
+
+    def look(request: Request, result: Result) -> None:
+        if result.status != 200:
+            return
+        answer = json.loads(result.body)
+        if request.method == "POST" and answer["body"] != "hello":
+            wrong.append(f"another body: {answer}")
+        if "imported" in answer:
+            # part -> release has to be one and the same for what was imported, what is read, and the packages.
+            if answer["imported"] != answer["read"] or answer["packages"] != answer["release"]:
+                wrong.append(f"half switched: {answer}")
+            seen.setdefault(answer["imported"], set()).add(answer["release"])
+
+    seen: dict[str, set[str]] = {}
+    mix = [Request(f"{WEB}/parts"), Request(f"{WEB}/echo", "POST", b"hello"), Request(f"{WEB}/parts")]
+    with Load(mix, rate=rate, timeout=20, on_result=look) as running_load:
+        yield running_load
+    assert not running_load.failures, running_load.summary()
+    assert {r.status for r in running_load.results} == {200}
+    assert not wrong, wrong[:3]
+    assert all(len(found) == 1 for found in seen.values()), seen
+
+
+def test_ten_deployments_in_a_row(source: Path) -> None:
+    before = running()
+    with load() as requests_sent:
+        for number in range(1, 11):
+            done = deploy(edit(source, f"ten-{number}"), gunicorn_app_reason=f"number {number}")
+            assert done.returncode == 0, recap(done)
+            assert running() not in ("", before)
+            before = running()
+    assert len(requests_sent.results) > 400
+    for host in HOSTS:
+        history = record(host)["history"]
+        assert [e["reason"] for e in history if e["ok"]][-10:] == [f"number {n}" for n in range(1, 11)]
+        # The five newest stay.
+        assert lab.host(host).check_output("ls /srv/probe/releases | wc -l") == "5"
+
+
+@pytest.mark.parametrize("broken", ["import", "health", "migration"])
+def test_a_bad_release_leaves_the_old_one_serving(source: Path, broken: str) -> None:
+    before, void = running(), {h: len(record(h)["void"]) for h in HOSTS}
+    with load():
+        done = deploy(edit(source, f"bad {broken}", broken))
+    assert done.returncode != 0
+    assert "broken on purpose" in done.stdout, recap(done)
+    assert running() == before
+    for host in HOSTS:
+        assert lab.host(host).file("/srv/probe/current").linked_to == f"/srv/probe/releases/{before}"
+    # The first host tried it on the side; the second was not touched.
+    assert {h: len(record(h)["void"]) - void[h] for h in HOSTS} == {"app1": int(broken == "health"), "app2": 0}
+    if broken == "health":
+        again = deploy(source)
+        assert again.returncode != 0 and "is void on app1" in again.stdout, recap(again)
+
+
+def test_roll_back_and_back_again_and_forward(source: Path) -> None:
+    ran = []
+    for part in ("back-1", "back-2", "back-3"):
+        assert deploy(edit(source, part)).returncode == 0
+        ran.append(running())
+    with load():
+        done = play("rollback", gunicorn_app_rollback_name="probe", gunicorn_app_reason="three is bad")
+        assert done.returncode == 0, recap(done)
+        assert running() == ran[1]
+        done = play("rollback", gunicorn_app_rollback_name="probe", gunicorn_app_reason="two is bad too")
+        assert done.returncode == 0, recap(done)
+        assert running() == ran[0]
+    assert {r: v["reason"] for r, v in record("app2")["void"].items() if r in ran} == {
+        ran[1]: "two is bad too",
+        ran[2]: "three is bad",
+    }
+    # Not to a void one, and not to one that nobody has.
+    for target in (ran[2], "nonsense"):
+        done = play("rollback", gunicorn_app_rollback_name="probe", gunicorn_app_rollback_to=target)
+        assert done.returncode != 0 and f"cannot go back to {target}" in done.stdout, recap(done)
+    assert running() == ran[0]
+    assert deploy(source, gunicorn_app_retry_void=True).returncode == 0
+    assert running() == ran[2]
+
+
+def test_a_canary_and_then_the_rest(source: Path) -> None:
+    before = running()
+    with load():
+        done = deploy(edit(source, "canary"), "--limit", "app1")
+        assert done.returncode == 0, recap(done)
+        canary = releases()
+        assert canary["app1"] != before and canary["app2"] == before
+        # Rolled back as a whole: the host that it did not reach stays as it is.
+        assert play("rollback", gunicorn_app_rollback_name="probe").returncode == 0
+        assert releases() == {"app1": before, "app2": before}
+        assert deploy(edit(source, "canary two"), "--limit", "app1").returncode == 0
+        assert deploy(source).returncode == 0
+    assert running() == releases()["app1"] != before
+
+
+def test_changed_settings_are_applied_by_a_reload(source: Path) -> None:
+    edit(source, "settings")
+    assert deploy(source).returncode == 0
+    pids = {h: lab.host(h).check_output("systemctl show -P MainPID gunicorn-probe.service") for h in HOSTS}
+    with load():
+        done = play(str(SCENARIO / "converge.yml"), probe_src=str(source), probe_setting="two")
+        assert done.returncode == 0, recap(done)
+    for host, address in zip(HOSTS, ("198.18.3.31", "198.18.3.32"), strict=True):
+        assert requests.get(f"http://{address}:8001/setting", timeout=10).json()["setting"] == "two"
+        assert lab.host(host).check_output("systemctl show -P MainPID gunicorn-probe.service") == pids[host]
+
+
+def test_secrets_are_not_shown(source: Path) -> None:
+    done = deploy(edit(source, "secrets"), "-vvv", "--diff")
+    assert done.returncode == 0, recap(done)
+    assert SECRET not in done.stdout + done.stderr
+    for host in HOSTS:
+        assert lab.host(host).run(f"journalctl --no-pager | grep {SECRET}").rc == 1
