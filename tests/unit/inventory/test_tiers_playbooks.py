@@ -117,10 +117,13 @@ def test_a_static_inventory_without_a_database_stops_the_play(site: Any, root: P
 
 def test_the_diagram_is_written(site: Any, root: Path) -> None:
     playbook = "- import_playbook: scaleup.webstack.diagram\n"
-    done = play(site, root, "-i", site.write("site.tiers.yml", GOOD), "--limit", "web", playbook=playbook)
+    folder = site.folder / "docs"
+    folder.mkdir()
+    arguments = ["-i", site.write("site.tiers.yml", GOOD), "--limit", "web", "-e", "diagram_dir=docs"]
+    done = play(site, root, *arguments, playbook=playbook)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "<svg" in (site.folder / "webstack.svg").read_text(encoding="utf-8")
-    assert "host_db1 -. GTID .-> host_db2" in (site.folder / "webstack.mmd").read_text(encoding="utf-8")
+    assert "<svg" in (folder / "webstack.svg").read_text(encoding="utf-8")
+    assert "host_db1 -. GTID .-> host_db2" in (folder / "webstack.mmd").read_text(encoding="utf-8")
 
 
 def test_ansible_inventory_shows_plain_text(site: Any, root: Path) -> None:

@@ -359,6 +359,14 @@ def test_hosts_in_no_tier(site: Any, monkeypatch: pytest.MonkeyPatch, unmatched:
     assert any(message in line for line in told) == warned
 
 
+def test_an_excluded_host_is_never_unmatched(site: Any, members: Members) -> None:
+    """Not even one with the name of a group, which takes another way through the code."""
+    inventory = site.read(
+        "unmatched: error\nexclude: [{name: 'x*'}]\n" + BARE, {"hosts.ini": "x2\n[x1]\nx1\n" + STATIC}
+    )
+    assert members(inventory, "webstack") == ["lb1", "lb2", "web1", "app1", "db1", "db2"]
+
+
 # --- `when` ---
 
 
