@@ -65,7 +65,13 @@ def lint(part: Part) -> None:
     part.do("yamllint", "--strict", ".")
     part.do("ruff", "check", *PYTHON_SOURCES)
     part.do(
-        "mypy", "--scripts-are-modules", "lab", "tests/run.py", *sorted((ROOT / "molecule" / "shared").glob("*.py"))
+        "mypy",
+        "--scripts-are-modules",
+        "lab",
+        "tests/run.py",
+        "tests/screenshot.py",
+        "tests/bench/run.py",
+        *sorted((ROOT / "molecule" / "shared").glob("*.py")),
     )
     part.do("mypy", "plugins/plugin_utils", "plugins/module_utils")
 
@@ -73,6 +79,11 @@ def lint(part: Part) -> None:
 def unit(part: Part) -> None:
     """Plugins, rendered templates, specifications equal to defaults."""
     part.do(sys.executable, "-m", "pytest", "-q", "tests/unit", env={"PYTHONPATH": ".ansible/collections"})
+
+
+def compat(part: Part) -> None:
+    """The inventory plugin on the newest ansible-core that a Python of this machine can have."""
+    part.do(sys.executable, "tests/compat.py")
 
 
 def build(part: Part) -> None:
@@ -127,7 +138,7 @@ def parts() -> list[Part]:
     for folder in sorted((ROOT / "molecule").glob("*/molecule.yml")):
         if (name := folder.parent.name) != "default":
             found.append(Part(f"roles/{name}", scenario(name)))
-    return [*found, Part("lint", lint), Part("unit", unit), Part("build", build)]
+    return [*found, Part("lint", lint), Part("unit", unit), Part("compat", compat), Part("build", build)]
 
 
 def report(part: Part) -> None:

@@ -65,7 +65,7 @@ class Endpoint:
             **tls,
         )
         with connection.cursor() as cursor:
-            cursor.execute("SELECT COALESCE(NULLIF(@@report_host, ''), @@hostname) AS name")
+            cursor.execute("SELECT @@hostname AS name")
             row = cursor.fetchone()
             assert row is not None
             self._local.name = self.name = row["name"]
