@@ -17,7 +17,7 @@ description:
   - The health check is then polled for the release's id. A release that does not come up is replaced by the one that
     ran before, marked void, and the module fails with the application's last log lines.
   - With the release unchanged, changed settings are tried on the side in the same way and then applied by a reload; a
-    changed unit by a restart behind the socket.
+    changed unit by a restart behind the socket. When they are bad, the files become the former ones again.
   - What ran, when and why is kept in C(<root>/releases.json).
 options:
   root:
@@ -157,6 +157,27 @@ class Instance:
             "service": digest([os.path.join(SYSTEM, self.service)]),
             "socket": digest([os.path.join(SYSTEM, self.socket)]),
         }
+
+    def files(self) -> dict[str, str]:
+        """The files that make the instance, and where their last good copies are."""
+        paths = [*self.asked["config"], *(os.path.join(SYSTEM, unit) for unit in (self.service, self.socket))]
+        return {path: os.path.join(self.releases.root, "good", os.path.basename(path)) for path in paths}
+
+    def keep(self) -> None:
+        """Keep a copy of the files with which the instance is healthy; for root only, there are secrets in them."""
+        os.makedirs(os.path.join(self.releases.root, "good"), mode=0o700, exist_ok=True)
+        for path, good in self.files().items():
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(path, good)
+                os.chmod(good, 0o600)
+
+    def restore(self) -> None:
+        """Bring the last good files back, so that a restart, whyever, does not meet the bad ones."""
+        for path, good in self.files().items():
+            if os.path.exists(good) and digest([path]) != digest([good]):
+                # Owner and mode are those of the file that is there.
+                shutil.copyfile(good, path)
+        systemctl("daemon-reload", check=False)
 
     def check(self, release: str, address: str, unit: str) -> str:
         """What is wrong with an instance; empty when it is healthy."""
@@ -301,6 +322,7 @@ def switch(instance: Instance, state: dict[str, Any], release: str) -> None:
         instance.start(release, state["applied"].get("socket") != instance.applied["socket"])
     except ReleaseError as error:
         back = f"{before} serves" if before else "no release runs"
+        instance.restore()
         try:
             if releases.current() != before:
                 releases.switch(before)
@@ -318,6 +340,7 @@ def switch(instance: Instance, state: dict[str, Any], release: str) -> None:
         reason = instance.asked["reason"] or "rolled back"
         state["void"][before] = {"at": now(), "reason": reason}
     state["applied"] = instance.applied
+    instance.keep()
     record(instance, state, release, "switch")
     instance.prune(state)
 
@@ -328,17 +351,27 @@ def refresh(instance: Instance, state: dict[str, Any], release: str, restart: bo
     :raises ReleaseError: it does not come up with them.
     """
     action = "restart" if restart else "reload"
+    tried = False
     try:
         if instance.asked["trial"]:
             instance.trial(release)
+        tried = True
         if restart:
             instance.start(release, state["applied"].get("socket") != instance.applied["socket"])
         else:
             instance.reload(release)
     except ReleaseError as error:
+        instance.restore()
+        back = "its settings are the former ones again"
+        if tried:
+            try:
+                instance.start(release, False)
+            except ReleaseError as second:
+                back = f"{back}, AND IT DOES NOT COME UP WITH THEM EITHER: {second}"
         record(instance, state, release, action, str(error))
-        raise ReleaseError(f"release {release} does not come up with its changed settings: {error}") from error
+        raise ReleaseError(f"release {release} does not come up with its changed settings; {back}. {error}") from error
     state["applied"] = instance.applied
+    instance.keep()
     record(instance, state, release, action)
 
 

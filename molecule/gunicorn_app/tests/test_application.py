@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import uuid
 
 import pytest
 import requests
@@ -72,3 +74,38 @@ def test_a_killed_worker_and_a_killed_master_come_back() -> None:
     # The socket stays open: the request waits for the new master.
     assert requests.get(url("app1", "/healthz"), timeout=20).status_code == 200
     assert wait_for(lambda: pid("app1") not in ("0", master))
+
+
+def test_the_application_is_confined() -> None:
+    machine = lab.host("app1")
+    report = machine.run("systemd-analyze security --no-pager gunicorn-probe.service").stdout.splitlines()[-1]
+    exposure = re.search(r"([0-9.]+) \w+", report)
+    assert exposure and float(exposure[1]) <= 1.5, report
+    for path in ("/srv/probe/x", "/etc/x", "/var/x", "/home/x", "/srv/probe/current/app/part.txt"):
+        answer = requests.get("http://198.18.3.31:8001/write", params={"path": path}, timeout=5).json()
+        assert answer["written"] is not True, path
+    own = requests.get("http://198.18.3.31:8001/write", params={"path": "/tmp/x"}, timeout=5).json()
+    assert own["written"] is True and not machine.file("/tmp/x").exists
+
+
+def test_settings_arrive_as_they_were_written() -> None:
+    answer = requests.get("http://198.18.3.31:8001/setting", timeout=5).json()
+    assert answer["awkward"] == 'it\'s 5 $HOME `x` "quoted" \\ back\nand a second line'
+
+
+def test_only_the_web_tier_is_believed_about_the_client() -> None:
+    """The web server says https; anybody else who says so is not believed."""
+    assert requests.get("http://198.18.3.21/who", timeout=5).json()["scheme"] == "https"
+    direct = requests.get("http://198.18.3.31:8001/who", headers={"X-Forwarded-Proto": "https"}, timeout=5)
+    assert direct.json()["scheme"] == "http"
+
+
+def test_the_access_log_is_json_with_the_balancers_id() -> None:
+    mark = uuid.uuid4().hex
+    requests.get("http://198.18.3.31:8001/parts?password=x", headers={"X-Request-ID": mark}, timeout=5)
+    line = wait_for(
+        lambda: lab.host("app1").run(f"journalctl -u gunicorn-probe -o cat --no-pager | grep {mark}").stdout
+    )
+    entry = json.loads(line)
+    assert (entry["method"], entry["path"], entry["status"]) == ("GET", "/parts", 200)
+    assert "password" not in line
