@@ -151,6 +151,12 @@ def read_replica(session: Session) -> dict[str, Any] | None:
     }
 
 
+def source_password(session: Session) -> str:
+    """The password that a replica uses; only root may read it."""
+    row = session.one("SELECT User_password AS secret FROM mysql.slave_master_info WHERE Channel_name = ''")
+    return str(row.get("secret") or "")
+
+
 def read_executed(session: Session) -> str:
     """The transactions that a node has executed."""
     return str(session.one("SELECT @@GLOBAL.gtid_executed AS gtids")["gtids"]).replace("\n", "")
@@ -195,7 +201,13 @@ def start_replica(session: Session, seconds: float = 20) -> None:
             raise ServerError(
                 f"replication from {replica.get('source_host')} does not start: {reason or 'no reason given'}"
             )
-        time.sleep(0.1)
+        time.sleep(0.05)
+
+
+def forget_source(session: Session) -> None:
+    """A node that was a replica is none any more."""
+    session.run("STOP REPLICA")
+    session.run("RESET REPLICA ALL")
 
 
 def take_lock(session: Session, seconds: float = 0) -> bool:
@@ -205,7 +217,7 @@ def take_lock(session: Session, seconds: float = 0) -> bool:
 
 def wait_for_gtids(session: Session, gtids: str, seconds: float) -> bool:
     """Whether a node has executed a set within that time."""
-    return session.one("SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s) AS late", (gtids, seconds))["late"] == 0
+    return bool(session.one("SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s) AS late", (gtids, seconds))["late"] == 0)
 
 
 def application_sessions(session: Session, except_users: Sequence[str]) -> list[tuple[int, str]]:

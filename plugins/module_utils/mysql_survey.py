@@ -10,11 +10,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-try:
-    from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_server, mysql_topology
-except ImportError:  # beside the health agent on a node
-    import mysql_server  # type: ignore[no-redef]
-    import mysql_topology  # type: ignore[no-redef]
+# Relative: the health agent has these files in a folder of their own.
+from . import mysql_server, mysql_topology
 
 
 def connection_to(
@@ -50,19 +47,21 @@ def survey(
     me: str = "",
     unix_socket: str = mysql_server.SOCKET,
     settle: float = 0,
+    timeout: float = 3,
 ) -> list[mysql_topology.Node]:
     """The state of all nodes.
 
     :param settle: seconds that a replica which is only just connecting to an answering source gets.
+    :param timeout: seconds that a node gets to accept a connection.
     """
     connections = {n["name"]: connection_to(n, user, password, ca, me, unix_socket) for n in nodes}
 
     def ask_again(node: mysql_topology.Node) -> mysql_topology.Node:
         plain = {"name": node.name, "address": node.address, "port": node.port}
-        return ask(plain, connections[node.name])
+        return ask(plain, connections[node.name], timeout)
 
     with ThreadPoolExecutor(max(1, len(nodes))) as pool:
-        found = list(pool.map(lambda n: ask(n, connections[n["name"]]), nodes))
+        found = list(pool.map(lambda n: ask(n, connections[n["name"]], timeout), nodes))
         deadline = time.monotonic() + settle
         while time.monotonic() < deadline and any(_connecting(n, found) for n in found):
             time.sleep(0.5)

@@ -149,10 +149,7 @@ class Node:
 
     def lacks(self, other: Node) -> str:
         """The transactions that ``other`` has executed or received and this node has not executed."""
-        theirs = other.gtid_executed
-        if other.replica and other.replica.retrieved:
-            theirs = f"{theirs},{other.replica.retrieved}" if theirs else other.replica.retrieved
-        return subtract_gtids(theirs, self.gtid_executed)
+        return subtract_gtids(_everything(other), self.gtid_executed)
 
     def describe(self) -> str:
         """One line for an operator."""
@@ -180,9 +177,10 @@ class Node:
 class Verdict:
     """What the whole tier should become.
 
-    ``actions`` by node: ``bootstrap``, ``resume`` (a restarted primary takes its place again), ``promoted`` (finish a
-    switchover: forget the old source), ``join`` (become a replica of ``primary``), ``clone`` (the same, from a copy of
-    its data), ``start`` (start the replication threads), or ``keep``. With ``problems`` nothing must be done anywhere.
+    ``actions`` by node: ``bootstrap``; ``resume`` (a restarted primary takes its place again); ``finish`` and
+    ``promoted`` (complete a switchover that was interrupted before and after its candidate became writable); ``join``
+    (become a replica of ``primary``); ``clone`` (the same, from a copy of its data); ``start`` (start the replication
+    threads); or ``keep``. With ``problems`` nothing must be done anywhere.
     """
 
     primary: str = ""
@@ -269,7 +267,8 @@ def _judge_replicas(primary: Node, answering: list[Node], verdict: Verdict) -> N
             verdict.problems.append(
                 f"{node.name} has transactions that the primary {primary.name} lacks: {errant}. They were never "
                 f"replicated. Look at them with mysqlbinlog on {node.name}, apply what is wanted on {primary.name}, "
-                f"then run scaleup.webstack.rejoin with -e mysql_rejoin_node={node.name} -e mysql_rejoin_clone=true."
+                f"then run scaleup.webstack.rejoin with -e mysql_replication_rejoin={node.name} "
+                "-e mysql_replication_clone=true."
             )
         elif node.replica is not None and node.follows(primary):
             _judge_threads(node, node.replica, primary, verdict)
@@ -284,7 +283,7 @@ def _judge_threads(node: Node, replica: Replica, primary: Node, verdict: Verdict
         verdict.problems.append(
             f"Replication from {primary.name} to {node.name} is broken: {replica.sql_error or replica.io_error} "
             f"Mend the cause and START REPLICA on {node.name}, or give it a fresh copy of the data: "
-            f"scaleup.webstack.rejoin with -e mysql_rejoin_node={node.name} -e mysql_rejoin_clone=true."
+            f"scaleup.webstack.rejoin with -e mysql_replication_rejoin={node.name} -e mysql_replication_clone=true."
         )
     elif not replica.auto_position:
         verdict.actions[node.name] = "join"
@@ -317,6 +316,11 @@ def _judge_new(everyone: list[Node], declared: str, bootstrap: str, verdict: Ver
 def _judge_fenced(everyone: list[Node], verdict: Verdict) -> None:
     """No node is writable, but there is data: a restarted primary may resume, anything else is the operator's."""
     holders = [n for n in everyone if n.reachable and not n.fresh]
+    candidate = _interrupted(everyone)
+    if candidate is not None:
+        _judge_replicas(candidate, everyone, verdict)
+        verdict.actions[candidate.name] = "finish"
+        return
     former = [n for n in holders if n.replica is None]
     if len(former) == 1:
         me = former[0]
@@ -332,11 +336,178 @@ def _judge_fenced(everyone: list[Node], verdict: Verdict) -> None:
     best = max(holders, key=lambda n: (count_gtids(n.gtid_executed), n.replica is None))
     verdict.problems.append(
         f"No node is writable. {why} Bring the silent nodes back and run the play again, or promote the most advanced "
-        f"node with scaleup.webstack.failover -e mysql_failover_candidate={best.name}."
+        f"node with scaleup.webstack.failover -e mysql_replication_candidate={best.name}."
     )
 
 
-def source_names(nodes: Iterable[Node]) -> set[str]:
-    """The nodes that at least one other replicates from."""
+def _interrupted(everyone: list[Node]) -> Node | None:
+    """The candidate of a switchover that ended between its last two steps: it and the old primary follow each other.
+
+    Nothing can have been written since, as both are fenced; it has to hold all that any node has.
+    """
+    if not all(n.reachable for n in everyone):
+        return None
+    for node in everyone:
+        others = [o for o in everyone if o is not node]
+        stopped = node.replica is not None and node.replica.io_running == "No"
+        mutual = any(o.follows(node) and node.follows(o) for o in others)
+        if stopped and mutual and not any(node.lacks(o) for o in others):
+            return node
+    return None
+
+
+def plan_switchover(nodes: Iterable[Node], candidate: str, max_lag: int) -> tuple[Node, Node, list[Node], list[str]]:
+    """Who hands over to whom: the primary, the candidate, the other replicas, and why not.
+
+    :param candidate: a node's name, or empty for the replica that is least behind.
+    :param max_lag: seconds that a replica may be behind before anything is stopped.
+    """
     everyone = list(nodes)
-    return {n.name for n in everyone if any(o.follows(n) for o in everyone if o is not n)}
+    problems = []
+    primary = next((n for n in everyone if n.writable), None)
+    if primary is None:
+        raise ValueError("a switchover is planned only where one node is writable")
+    replicas = [n for n in everyone if n is not primary]
+    for node in replicas:
+        if not node.reachable:
+            problems.append(f"{node.name} does not answer: {node.error}")
+        elif node.replica is None or not node.follows(primary):
+            problems.append(f"{node.name} does not replicate from {primary.name}")
+        elif not node.replica.running:
+            reason = node.replica.sql_error or node.replica.io_error or "stopped"
+            problems.append(f"replication does not run on {node.name}: {reason}")
+        elif node.replica.lag is None or node.replica.lag > max_lag:
+            lag = "an unknown time" if node.replica.lag is None else f"{node.replica.lag} s"
+            problems.append(f"{node.name} is {lag} behind, the limit is {max_lag} s")
+    chosen = next((n for n in replicas if n.name == candidate), None)
+    if candidate and chosen is None and candidate != primary.name:
+        problems.append(f"{candidate} is none of the nodes {', '.join(n.name for n in everyone)}")
+    if not replicas:
+        problems.append(f"{primary.name} has no replica to hand over to")
+    if chosen is None:
+        able = [n for n in replicas if n.replica is not None] or [primary]
+        chosen = min(able, key=lambda n: (n.replica.lag or 0 if n.replica else 0, n.name))
+    if candidate == primary.name:
+        chosen = primary
+    return primary, chosen, [n for n in replicas if n is not chosen], problems
+
+
+def plan_failover(
+    nodes: Iterable[Node], candidate: str, primary_is_dead: bool, accept_loss: bool
+) -> tuple[Node | None, list[Node], list[str], list[str]]:
+    """Who takes over from a primary that is gone: the new one, the other replicas, why not, and what was seen.
+
+    :param candidate: a node's name, or empty for the most advanced replica.
+    :param primary_is_dead: it was shown to be dead (its server was stopped), or the operator says so.
+    :param accept_loss: the operator's word that transactions which only silent or passed-over nodes have may be lost.
+    """
+    everyone = list(nodes)
+    problems: list[str] = []
+    notes: list[str] = []
+    answering = [n for n in everyone if n.reachable]
+    silent = [n for n in everyone if not n.reachable]
+    for node in answering:
+        if node.writable:
+            problems.append(f"{node.name} is writable: there is a primary. Use scaleup.webstack.switchover.")
+    replicas = [n for n in answering if n.replica is not None]
+    gone = [n for n in silent if any(r.follows(n) for r in replicas)]
+    for node in replicas:
+        if node.replica and node.replica.io_running == "Yes":
+            problems.append(
+                f"{node.name} still receives from {node.replica.source_host}: the primary is not gone for all."
+            )
+        if node.replica and node.replica.sql_error:
+            problems.append(f"replication on {node.name} is broken: {node.replica.sql_error}")
+    for node in answering:
+        if node.replica is None and not node.fresh and any(r.follows(node) for r in replicas):
+            problems.append(
+                f"the former primary {node.name} answers (fenced). Run the site's play or restart mysql-resume.service "
+                f"on it, or stop its server (systemctl stop mysql) and run this again."
+            )
+    if gone and not primary_is_dead:
+        problems.append(
+            f"the primary {_names(gone)} does not answer from here, but nothing shows that it is dead: it may still "
+            "take writes from others. Power it off, then run this with -e mysql_replication_primary_is_dead=true."
+        )
+    others_silent = [n for n in silent if n not in gone]
+    if others_silent and not accept_loss:
+        problems.append(
+            f"{_names(others_silent)} does not answer and may have transactions that no other node has. Bring it back, "
+            "or run this with -e mysql_replication_accept_loss=true."
+        )
+    able = [n for n in replicas if not n.fresh]
+    best = _most_advanced(able)
+    if not able:
+        problems.append("no replica with data answers")
+    elif best is None:
+        problems.append(
+            f"{_names(able)} have each transactions that another lacks: none can take over without losing some. "
+            "Compare their gtid_executed, and clone from the one that is right."
+        )
+    chosen = best
+    if candidate:
+        chosen = next((n for n in able if n.name == candidate), None)
+        if chosen is None:
+            problems.append(f"{candidate} is no replica that answers")
+        elif best is not None and (missing := chosen.lacks(best)) and not accept_loss:
+            problems.append(
+                f"{candidate} lacks {count_gtids(missing)} transactions that {best.name} has: take {best.name}, or "
+                "run this with -e mysql_replication_accept_loss=true."
+            )
+    if chosen is not None and best is not None and chosen is not best:
+        notes.append(f"{chosen.name} was asked for; {best.name} is as advanced or more")
+    return chosen, [n for n in replicas if n is not chosen], problems, notes
+
+
+def plan_rejoin(nodes: Iterable[Node], name: str, clone: bool) -> tuple[Node | None, str, list[str]]:
+    """How a node comes back: the primary that it follows, ``keep``, ``join`` or ``clone``, and why not."""
+    everyone = list(nodes)
+    primaries = [n for n in everyone if n.writable and n.name != name]
+    mine = next((n for n in everyone if n.name == name), None)
+    if mine is None or not mine.reachable:
+        return None, "keep", [f"the server on {name} does not answer: start it first"]
+    if mine.writable:
+        return None, "keep", [f"{name} is writable. Fence it first: SET GLOBAL super_read_only = ON"]
+    if len(primaries) != 1:
+        return None, "keep", [f"there has to be one primary to follow; writable: {_names(primaries)}"]
+    primary = primaries[0]
+    if clone:
+        return primary, "clone", []
+    if errant := primary.lacks(mine):
+        return (
+            primary,
+            "keep",
+            [
+                f"{name} has {count_gtids(errant)} transactions that {primary.name} lacks ({errant}). It is never "
+                f"forced. Look at them with mysqlbinlog on {name}; to throw them away and copy another node's data, "
+                "run this again with -e mysql_replication_clone=true."
+            ],
+        )
+    if mine.replica is not None and mine.follows(primary) and mine.replica.running:
+        return primary, "keep", []
+    if subtract_gtids(primary.gtid_purged, mine.gtid_executed):
+        return (
+            primary,
+            "keep",
+            [
+                f"{primary.name} has purged the binary logs that {name} would need: run this again with "
+                "-e mysql_replication_clone=true, which replaces its data by a copy."
+            ],
+        )
+    return primary, "join", []
+
+
+def _most_advanced(nodes: list[Node]) -> Node | None:
+    """The node that lacks nothing that another has executed or received; None where they are incomparable."""
+    complete = []
+    for node in nodes:
+        # What it has received it will have executed by the time it takes over.
+        if not any(subtract_gtids(_everything(o), _everything(node)) for o in nodes if o is not node):
+            complete.append(node)
+    # Among equals the one with the least left to apply.
+    return min(complete, key=lambda n: (-count_gtids(n.gtid_executed), n.name), default=None)
+
+
+def _everything(node: Node) -> str:
+    retrieved = node.replica.retrieved if node.replica else ""
+    return f"{node.gtid_executed},{retrieved}" if node.gtid_executed and retrieved else node.gtid_executed or retrieved

@@ -89,11 +89,14 @@ def main() -> None:
             have = {r["Variable_name"].lower(): r["Value"] for r in session.run("SHOW GLOBAL VARIABLES")}
             for key, value in module.params["settings"].items():
                 name = key.lower().replace("-", "_")
-                name = name[len("loose_") :] if name.startswith("loose_") else name
-                if name in _ROLE or name.startswith(("plugin_load", "skip_replica_start")):
+                optional = name.startswith("loose_")
+                name = name[len("loose_") :] if optional else name
+                if name in _ROLE:
                     continue
                 if name not in have:
-                    restart.append(name)  # of a plugin that is not loaded yet
+                    # Of a plugin that is not loaded yet; other options without a variable cannot be compared.
+                    if optional:
+                        restart.append(name)
                 elif normal(have[name]) != normal(value):
                     done = True if module.check_mode else _set(session, name, normal(value), value)
                     if done is None:

@@ -13,44 +13,20 @@ version_added: 0.1.0
 description:
   - Does what M(scaleup.webstack.mysql_topology_info) found for this host, after looking again.
   - Holds a lock on every node that answers while the primary is chosen, so that no two can be.
+  - A server without data gets a copy (C(CLONE)) where the primary's old binary logs are gone. One with data never does.
 author: The scaleup.webstack maintainers (@scaleup)
-extends_documentation_fragment: []
+extends_documentation_fragment:
+  - scaleup.webstack.mysql_nodes
+  - scaleup.webstack.mysql_nodes.replication
 options:
-  nodes:
-    description: All servers of the tier, also those that are down.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name: {description: Name of the host in the inventory., type: str, required: true}
-      address: {description: Address that the other nodes use., type: str, required: true}
-      port: {description: Port of the server., type: int, default: 3306}
-  me: {description: Which of O(nodes) this host is., type: str, required: true}
-  primary:
-    description: The inventory's first primary; counts only while no node holds data.
-    type: str
-    default: ""
-  bootstrap:
-    description: The operator's word that this node may start an empty tier although others do not answer.
-    type: str
-    default: ""
-  user: {description: Account on the other servers that may read their state., type: str, required: true}
-  password: {description: Password of O(user)., type: str, required: true}
-  ca:
-    description: File on this host with the authority of the servers' certificates.
-    type: path
-    required: true
-  replication_user: {description: Account that replicas use., type: str, required: true}
-  replication_password: {description: Password of O(replication_user)., type: str, required: true}
-  unix_socket:
-    description: Socket of this host's server, entered as root.
-    type: path
-    default: /run/mysqld/mysqld.sock
   wait:
     description: Seconds that a replica waits for the primary to be writable.
     type: int
     default: 60
-requirements: [PyMySQL]
+  restart_timeout:
+    description: Seconds that the server may take to restart into a copy.
+    type: int
+    default: 600
 attributes:
   check_mode: {description: Can run in check mode, support: full}
   diff_mode: {description: Has no changes to show, support: none}
@@ -75,119 +51,80 @@ action: {description: What was done., returned: always, type: str}
 """
 
 import time  # noqa: E402
-from contextlib import ExitStack  # noqa: E402
-from typing import Any  # noqa: E402
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib  # noqa: E402
-from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_server  # noqa: E402
-from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_survey import connection_to, survey  # noqa: E402
-from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_topology import Node, Verdict, judge  # noqa: E402
+from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_arguments, mysql_server  # noqa: E402
+from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_change import Cluster, clone, donor_for  # noqa: E402
+from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_topology import Node, Verdict  # noqa: E402
 
 
 def main() -> None:
     """Entry point."""
-    node = {
-        "name": {"type": "str", "required": True},
-        "address": {"type": "str", "required": True},
-        "port": {"type": "int", "default": 3306},
-    }
-    module = AnsibleModule(
-        argument_spec={
-            "nodes": {"type": "list", "elements": "dict", "required": True, "options": node},
-            "me": {"type": "str", "required": True},
-            "primary": {"type": "str", "default": ""},
-            "bootstrap": {"type": "str", "default": ""},
-            "user": {"type": "str", "required": True},
-            "password": {"type": "str", "required": True, "no_log": True},
-            "ca": {"type": "path", "required": True},
-            "replication_user": {"type": "str", "required": True},
-            "replication_password": {"type": "str", "required": True, "no_log": True},
-            "unix_socket": {"type": "path", "default": mysql_server.SOCKET},
-            "wait": {"type": "int", "default": 60},
-        },
-        supports_check_mode=True,
+    module = mysql_arguments.start(
+        mysql_arguments.NODES,
+        mysql_arguments.REPLICATION,
+        {"wait": {"type": "int", "default": 60}, "restart_timeout": {"type": "int", "default": 600}},
     )
-    if mysql_server.PYMYSQL_ERROR:
-        module.fail_json(msg=missing_required_lib("PyMySQL"), exception=str(mysql_server.PYMYSQL_ERROR))
+    cluster = Cluster(module.params)
+    me = module.params["me"]
     try:
-        nodes, verdict = _look(module.params)
-        action = verdict.actions[module.params["me"]]
+        nodes, verdict = _look(cluster)
+        action = verdict.actions[me]
+        mine = next(n for n in nodes if n.name == me)
+        if action == "keep" and mine.replica and cluster.password_is_old(me, module.params["replication_password"]):
+            action = "join"
         if action != "keep" and not module.check_mode:
-            if action in ("bootstrap", "resume"):
-                verdict = _become_primary(module.params)
-            elif action == "promoted":
-                with _local(module.params) as session:
-                    session.run("STOP REPLICA")
-                    session.run("RESET REPLICA ALL")
-            elif action in ("join", "start"):
-                _become_replica(module.params, action, nodes, verdict)
+            if action in ("bootstrap", "resume", "finish", "promoted"):
+                cluster.lock()
+                verdict = _become_primary(cluster)
             else:
-                raise mysql_server.ServerError(
-                    f"{module.params['me']} needs a copy of the data of {verdict.primary}, whose old binary logs are "
-                    "purged: run scaleup.webstack.rejoin with "
-                    f"-e mysql_rejoin_node={module.params['me']} -e mysql_rejoin_clone=true"
-                )
+                _become_replica(cluster, action, nodes, verdict)
     except mysql_server.ServerError as error:
         module.fail_json(msg=str(error))
+    finally:
+        cluster.close()
     module.exit_json(changed=action != "keep", action=action, primary=verdict.primary)
 
 
-def _local(params: dict[str, Any]) -> mysql_server.Session:
-    return mysql_server.Session(params["me"], mysql_server.by_socket("root", params["unix_socket"]))
-
-
-def _look(params: dict[str, Any], settle: float = 0) -> tuple[list[Node], Verdict]:
-    nodes = survey(
-        params["nodes"], params["user"], params["password"], params["ca"], params["me"], params["unix_socket"], settle
-    )
-    verdict = judge(nodes, params["primary"], params["bootstrap"])
+def _look(cluster: Cluster) -> tuple[list[Node], Verdict]:
+    nodes = cluster.survey()
+    verdict = cluster.judge(nodes)
     if verdict.problems:
-        raise mysql_server.ServerError(" ".join([*verdict.problems, "Found:", *verdict.facts]))
+        raise mysql_server.ServerError("\n".join([*verdict.problems, "Found:", *verdict.facts]))
     return nodes, verdict
 
 
-def _become_primary(params: dict[str, Any]) -> Verdict:
-    with ExitStack() as stack:
-        for node in params["nodes"]:
-            connection = connection_to(
-                node, params["user"], params["password"], params["ca"], params["me"], params["unix_socket"]
-            )
-            try:
-                session = stack.enter_context(mysql_server.Session(node["name"], connection, 3))
-            except mysql_server.ServerError:
-                continue  # whether it may be missing is judged below
-            if not mysql_server.take_lock(session, 10):
-                raise mysql_server.ServerError(
-                    f"another process is changing the roles of the nodes: {node['name']} is locked"
-                )
-        _, verdict = _look(params)
-        if verdict.actions[params["me"]] in ("bootstrap", "resume"):
-            with _local(params) as session:
-                mysql_server.set_writable(session)
-        return verdict
+def _become_primary(cluster: Cluster) -> Verdict:
+    me = cluster.params["me"]
+    _, verdict = _look(cluster)
+    action = verdict.actions[me]
+    if action in ("bootstrap", "resume", "finish"):
+        mysql_server.set_writable(cluster[me])
+    if action in ("finish", "promoted"):
+        mysql_server.forget_source(cluster[me])
+    return verdict
 
 
-def _become_replica(params: dict[str, Any], action: str, nodes: list[Node], verdict: Verdict) -> None:
+def _become_replica(cluster: Cluster, action: str, nodes: list[Node], verdict: Verdict) -> None:
+    me = cluster.params["me"]
     # On the first run of a site the primary becomes writable at the same moment.
-    deadline = time.monotonic() + params["wait"]
+    deadline = time.monotonic() + cluster.params["wait"]
     while not next(n for n in nodes if n.name == verdict.primary).writable:
         if time.monotonic() > deadline:
             raise mysql_server.ServerError(f"the primary {verdict.primary} did not become writable")
         time.sleep(0.3)
-        nodes, verdict = _look(params)
-    source = next(n for n in nodes if n.name == verdict.primary)
-    with _local(params) as session:
-        mysql_server.set_fenced(session)
-        if action == "join":
-            mysql_server.set_source(
-                session,
-                source.address,
-                source.port,
-                params["replication_user"],
-                params["replication_password"],
-                params["ca"],
+        nodes, verdict = _look(cluster)
+    primary = next(n for n in nodes if n.name == verdict.primary)
+    if action == "start":
+        mysql_server.start_replica(cluster[me])
+        return
+    if action == "clone":
+        if not next(n for n in nodes if n.name == me).fresh:
+            raise mysql_server.ServerError(
+                f"{me} has data, and {primary.name} has purged the binary logs that {me} would need. Give it a new "
+                f"copy: scaleup.webstack.rejoin with -e mysql_replication_rejoin={me} -e mysql_replication_clone=true"
             )
-        mysql_server.start_replica(session)
+        clone(cluster, me, donor_for(nodes, me, primary))
+    cluster.follow(me, primary, cluster.params["wait"])
 
 
 if __name__ == "__main__":

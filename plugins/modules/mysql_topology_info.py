@@ -14,49 +14,24 @@ description:
   - Asks this host's server over its socket and all others over TLS, and derives what each node has to do.
   - Changes nothing.
 author: The scaleup.webstack maintainers (@scaleup)
+extends_documentation_fragment: [scaleup.webstack.mysql_nodes]
 options:
-  nodes:
-    description: All servers of the tier, also those that are down. O(nodes[].name) of this host is O(me).
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name: {description: Name of the host in the inventory., type: str, required: true}
-      address: {description: Address that the other nodes use., type: str, required: true}
-      port: {description: Port of the server., type: int, default: 3306}
-  me:
-    description: Which of O(nodes) this host is.
-    type: str
-    required: true
-  primary:
-    description: The inventory's first primary; counts only while no node holds data.
+  silent:
+    description: Whether this host's own server may be down, too.
+    type: bool
+    default: false
+  replication_password:
+    description: A replica that uses another password has to V(join) again; empty leaves it alone.
     type: str
     default: ""
-  bootstrap:
-    description: The operator's word that this node may start an empty tier although others do not answer.
-    type: str
-    default: ""
-  user:
-    description: Account on the other servers that may read their state.
-    type: str
-    required: true
-  password:
-    description: Password of O(user).
-    type: str
-    required: true
-  ca:
-    description: File on this host with the authority of the servers' certificates.
-    type: path
-    required: true
-  unix_socket:
-    description: Socket of this host's server, entered as root.
-    type: path
-    default: /run/mysqld/mysqld.sock
+  timeout:
+    description: Seconds that a node gets to accept a connection.
+    type: int
+    default: 3
   settle:
     description: Seconds that a replica which is just connecting gets before its state counts.
     type: int
     default: 15
-requirements: [PyMySQL]
 attributes:
   check_mode: {description: Can run in check mode, support: full}
   diff_mode: {description: Has no changes to show, support: none}
@@ -90,43 +65,35 @@ nodes: {description: The state of each node by its name., returned: always, type
 
 from dataclasses import asdict  # noqa: E402
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib  # noqa: E402
-from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_server  # noqa: E402
-from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_survey import survey  # noqa: E402
-from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_topology import judge  # noqa: E402
+from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_arguments  # noqa: E402
+from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_change import Cluster  # noqa: E402
 
 
 def main() -> None:
     """Entry point."""
-    node = {
-        "name": {"type": "str", "required": True},
-        "address": {"type": "str", "required": True},
-        "port": {"type": "int", "default": 3306},
-    }
-    module = AnsibleModule(
-        argument_spec={
-            "nodes": {"type": "list", "elements": "dict", "required": True, "options": node},
-            "me": {"type": "str", "required": True},
-            "primary": {"type": "str", "default": ""},
-            "bootstrap": {"type": "str", "default": ""},
-            "user": {"type": "str", "required": True},
-            "password": {"type": "str", "required": True, "no_log": True},
-            "ca": {"type": "path", "required": True},
-            "unix_socket": {"type": "path", "default": mysql_server.SOCKET},
+    module = mysql_arguments.start(
+        mysql_arguments.NODES,
+        {
+            "replication_password": {"type": "str", "default": "", "no_log": True},
+            "silent": {"type": "bool", "default": False},
             "settle": {"type": "int", "default": 15},
+            "timeout": {"type": "int", "default": 3},
         },
-        supports_check_mode=True,
     )
-    if mysql_server.PYMYSQL_ERROR:
-        module.fail_json(msg=missing_required_lib("PyMySQL"), exception=str(mysql_server.PYMYSQL_ERROR))
     p = module.params
-    nodes = survey(p["nodes"], p["user"], p["password"], p["ca"], p["me"], p["unix_socket"], p["settle"])
+    cluster = Cluster(p)
+    nodes = cluster.survey(p["settle"])
     mine = next((n for n in nodes if n.name == p["me"]), None)
     if mine is None:
         module.fail_json(msg=f"{p['me']} is none of the nodes {', '.join(n.name for n in nodes)}")
-    if not mine.reachable:
+    if not mine.reachable and not p["silent"]:
         module.fail_json(msg=f"the server on {mine.name} does not answer on {p['unix_socket']}: {mine.error}")
-    verdict = judge(nodes, p["primary"], p["bootstrap"])
+    verdict = cluster.judge(nodes)
+    wanted = p["replication_password"]
+    keeps = not verdict.problems and verdict.actions[p["me"]] == "keep"
+    if keeps and wanted and mine.replica and cluster.password_is_old(p["me"], wanted):
+        verdict.actions[p["me"]] = "join"
+    cluster.close()
     module.exit_json(
         changed=False,
         primary=verdict.primary,

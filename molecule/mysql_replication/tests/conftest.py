@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,12 +17,20 @@ import pymysql.cursors
 import pytest
 from labtest import Lab, wait_for
 
+ROOT = Path(__file__).parents[3]
 INVENTORY = Path(__file__).parents[1] / "inventory"
+ENVIRONMENT = os.environ | {
+    "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+    "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
+    "ANSIBLE_NOCOLOR": "1",
+}
 ADDRESSES = {"db1": "198.18.4.41", "db2": "198.18.4.42", "db3": "198.18.4.43"}
 
 
 class Tier:
     """The three nodes."""
+
+    nodes = tuple(ADDRESSES)
 
     def __init__(self) -> None:
         self.lab = Lab("webstack-mysql")
@@ -29,10 +39,10 @@ class Tier:
         """Run a statement as root over a node's socket; its output without the header."""
         return str(self.lab.host(node).check_output("mysql --batch --skip-column-names --execute %s", statement))
 
-    def health(self, node: str, path: str) -> tuple[int, str]:
+    def health(self, node: str, path: str, timeout: float = 5) -> tuple[int, str]:
         """What a node's agent answers: status and text."""
         try:
-            with urllib.request.urlopen(f"http://{ADDRESSES[node]}:9200{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{ADDRESSES[node]}:9200{path}", timeout=timeout) as answer:
                 return answer.status, answer.read().decode().strip()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode().strip()
@@ -41,7 +51,9 @@ class Tier:
         """What a node's agent knows."""
         return dict(json.loads(self.health(node, "/status")[1]))
 
-    def client(self, node: str, tls: bool = True, user: str = "shop", password: str | None = None) -> Any:
+    def client(
+        self, node: str, tls: bool = True, user: str = "shop", password: str | None = None, timeout: float = 15
+    ) -> Any:
         """A connection as the application has it."""
         secret = password or (INVENTORY / ".secrets" / "shop").read_text(encoding="utf-8").split()[0]
         context = ssl.create_default_context(cafile=str(INVENTORY / ".pki" / "ca.pem")) if tls else None
@@ -51,8 +63,8 @@ class Tier:
             password=secret,
             database="shop",
             autocommit=True,
-            connect_timeout=3,
-            read_timeout=15,
+            connect_timeout=min(3, timeout),
+            read_timeout=timeout,
             ssl=context,
             ssl_disabled=not tls,
         )
@@ -67,6 +79,38 @@ class Tier:
         """One primary, and every other node a replica that keeps up."""
         primary = self.primary()
         return all(self.health(n, "/replica?max_lag=1")[0] == 200 for n in ADDRESSES if n != primary)
+
+    def serving(self) -> list[str]:
+        """The nodes whose agents say that they may be written to; a host that is down says nothing."""
+        found = []
+        for node in ADDRESSES:
+            try:
+                if self.health(node, "/primary", 1)[0] == 200:
+                    found.append(node)
+            except OSError:
+                continue
+        return found
+
+    def writable(self) -> list[str]:
+        """The nodes that are not read-only, whatever their agents say."""
+        running = [n for n in ADDRESSES if self.lab.host(n).run("systemctl is-active mysql.service").rc == 0]
+        return [n for n in running if self.sql(n, "SELECT @@GLOBAL.read_only") == "0"]
+
+    def play(self, playbook: str, *words: str, check: bool = True, **variables: Any) -> str:
+        """Run a playbook of the collection on this scenario's hosts; what it printed, on one line."""
+        command = ["ansible-playbook", "-i", str(ROOT / "molecule/shared/inventory"), "-i", str(INVENTORY)]
+        path = ROOT / "playbooks" / f"{playbook}.yml" if "/" not in playbook else ROOT / playbook
+        command += [str(path), "--extra-vars", json.dumps(variables), *words]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT)
+        assert not check or done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        # Ansible breaks long lines anywhere between two words.
+        return " ".join(f"{done.stdout} exit code {done.returncode}".split())
+
+    def rejoin(self, node: str, clone: bool = False) -> str:
+        """Bring a node back, and wait until the tier is in order."""
+        said = self.play("rejoin", mysql_replication_rejoin=node, mysql_replication_clone=clone)
+        wait_for(self.settled, 30)
+        return said
 
 
 @pytest.fixture(scope="session")

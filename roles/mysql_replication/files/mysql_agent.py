@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import mysql_server
-from mysql_survey import connection_to, survey
-from mysql_topology import may_resume
+from module_utils import mysql_server
+from module_utils.mysql_survey import connection_to, survey
+from module_utils.mysql_topology import may_resume
 
 CONFIGURATION = Path("/etc/mysql/webstack/agent.json")
 # Why the server is fenced, for those who ask the health agent.
