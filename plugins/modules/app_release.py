@@ -38,6 +38,18 @@ options:
     type: list
     elements: path
     default: []
+  processes:
+    description:
+      - Names of the release's further processes, with units C(<unit>.<name>.service); they are restarted with it. Units
+        of this form that are not named here or in O(timers) are stopped and removed.
+    type: list
+    elements: str
+    default: []
+  timers:
+    description: Names of the release's scheduled processes, with units C(<unit>.<name>.timer).
+    type: list
+    elements: str
+    default: []
   address:
     description: Where the socket listens, as host:port or the path of a Unix socket.
     type: str
@@ -156,7 +168,36 @@ class Instance:
             "config": digest(asked["config"]),
             "service": digest([os.path.join(SYSTEM, self.service)]),
             "socket": digest([os.path.join(SYSTEM, self.socket)]),
+            "processes": digest(sorted(os.path.join(SYSTEM, unit) for unit in self.further())),
         }
+
+    def further(self) -> list[str]:
+        """The units of further processes that are on the host."""
+        with contextlib.suppress(FileNotFoundError):
+            own = (self.service, self.socket)
+            return [u for u in os.listdir(SYSTEM) if u.startswith(f"{self.asked['unit']}.") and u not in own]
+        return []
+
+    def run_processes(self) -> None:
+        """Let the further processes run what the link names, and remove those that are not wanted any more.
+
+        :raises ReleaseError: one of them does not start.
+        """
+        unit = self.asked["unit"]
+        services = [f"{unit}.{name}.service" for name in self.asked["processes"]]
+        timers = [f"{unit}.{name}.timer" for name in self.asked["timers"]]
+        wanted = {*services, *timers, *(f"{unit}.{name}.service" for name in self.asked["timers"])}
+        for other in (u for u in self.further() if u.endswith((".service", ".timer")) and u not in wanted):
+            systemctl("disable", "--now", "--quiet", other, check=False)
+            os.unlink(os.path.join(SYSTEM, other))
+        self.applied["processes"] = digest(sorted(os.path.join(SYSTEM, u) for u in self.further()))
+        if wanted:
+            systemctl("daemon-reload")
+        if services:
+            systemctl("enable", "--quiet", *services)
+            systemctl("restart", *services)
+        if timers:
+            systemctl("enable", "--quiet", "--now", *timers)
 
     def files(self) -> dict[str, str]:
         """The files that make the instance, and where their last good copies are."""
@@ -320,6 +361,7 @@ def switch(instance: Instance, state: dict[str, Any], release: str) -> None:
             instance.trial(release)
         releases.switch(release)
         instance.start(release, state["applied"].get("socket") != instance.applied["socket"])
+        instance.run_processes()
     except ReleaseError as error:
         back = f"{before} serves" if before else "no release runs"
         instance.restore()
@@ -328,6 +370,7 @@ def switch(instance: Instance, state: dict[str, Any], release: str) -> None:
                 releases.switch(before)
                 if before:
                     instance.start(before, False)
+                    instance.run_processes()
                 else:
                     systemctl("disable", "--now", "--quiet", instance.socket, instance.service, check=False)
         except ReleaseError as second:
@@ -360,6 +403,7 @@ def refresh(instance: Instance, state: dict[str, Any], release: str, restart: bo
             instance.start(release, state["applied"].get("socket") != instance.applied["socket"])
         else:
             instance.reload(release)
+        instance.run_processes()
     except ReleaseError as error:
         instance.restore()
         back = "its settings are the former ones again"
@@ -382,6 +426,8 @@ def main() -> None:
             "release": {"type": "str", "required": True},
             "unit": {"type": "str", "required": True},
             "config": {"type": "list", "elements": "path", "default": []},
+            "processes": {"type": "list", "elements": "str", "default": []},
+            "timers": {"type": "list", "elements": "str", "default": []},
             "address": {"type": "str", "required": True},
             "health_path": {"type": "str", "default": "/healthz"},
             "health_release": {"type": "bool", "default": True},
@@ -410,7 +456,7 @@ def main() -> None:
                 action = "switch"
             elif stopped or any(applied.get(part) != instance.applied[part] for part in ("service", "socket")):
                 action = "restart"
-            elif applied.get("config") != instance.applied["config"]:
+            elif any(applied.get(part) != instance.applied[part] for part in ("config", "processes")):
                 action = "reload"
             if action == "switch" and not module.check_mode:
                 switch(instance, state, release)

@@ -109,3 +109,14 @@ def test_the_access_log_is_json_with_the_balancers_id() -> None:
     entry = json.loads(line)
     assert (entry["method"], entry["path"], entry["status"]) == ("GET", "/parts", 200)
     assert "password" not in line
+
+
+def test_background_processes_are_of_the_same_release() -> None:
+    machine = lab.host("app1")
+    release = requests.get("http://198.18.3.31:8001/healthz", timeout=5).json()["release"]
+    said = machine.check_output("journalctl -u gunicorn-probe.beat -o cat --no-pager | grep ^beat | tail -n 1")
+    assert said == f'beat {release} {release} 100% $HOME a "word"'
+    assert machine.service("gunicorn-probe.beat").is_running
+    assert machine.check_output("systemctl is-active gunicorn-probe.nightly.timer") == "active"
+    machine.check_output("systemctl start gunicorn-probe.nightly.service")
+    assert f"beat {release} {release} --once" in machine.run("journalctl -u gunicorn-probe.nightly -o cat").stdout
