@@ -170,14 +170,33 @@ def test_the_site_goes_on_without_one_machine(host: str, event: Callable[[], obj
     assert visitors.outage() <= allowed or not reads, visitors.summary()
 
 
-def test_a_run_limited_to_one_tier_changes_nothing() -> None:
+def converge(*options: str) -> str:
+    """Run the site play on what is up; returns what it printed."""
     inventories = ["-i", str(ROOT / "molecule" / "shared" / "inventory"), "-i", str(INVENTORY)]
-    words = ["ansible-playbook", *inventories, "--limit", "web", str(ROOT / "site.yml")]
+    words = ["ansible-playbook", *inventories, *options, str(ROOT / "site.yml")]
     environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LAB_CHECKOUT": str(ROOT)}
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stdout[-3000:]
-    recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+)", done.stdout, re.MULTILINE)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    return done.stdout
+
+
+def test_a_run_limited_to_one_tier_changes_nothing() -> None:
+    recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+)", converge("--limit", "web"), re.MULTILINE)
     assert sorted(recap) == [("web1", "0"), ("web2", "0")]
+
+
+@pytest.mark.parametrize("mode", ["offload", "passthrough"])
+def test_one_variable_changes_how_the_whole_site_does_tls(mode: str) -> None:
+    try:
+        converge("--limit", "lb:web", "-e", f"webstack_tls_mode={mode}")
+        for vip in PUBLIC:
+            parts = wait_for(lambda vip=vip: served_by(visitor(vip).get(f"https://{SITE}/", timeout=5).text), 20)
+            assert parts["Database, writes"] == "db1"
+        plain = subprocess.run(["curl", "-s", f"http://{HOSTS['web1']['tier_address']}/nginx-healthz"], check=False)
+        assert (plain.returncode == 0) == (mode == "offload")
+    finally:
+        converge("--limit", "lb:web")
+    wait_for(whole, 60)
 
 
 def test_no_secret_is_shown_or_readable() -> None:

@@ -114,9 +114,14 @@ def test_a_tcp_service_is_on_the_internal_vip_only() -> None:
             socket.create_connection((VIPS[vip], port), 5).close()
 
 
-def test_statistics_and_metrics_are_on_the_hosts_own_address_only() -> None:
-    metrics = subprocess.run(["curl", "-sS", f"http://{ADDRESS['lb1']}:8404/metrics"], capture_output=True, text=True)
-    assert 'haproxy_server_status{proxy="web",server="web1",state="UP"} 1' in metrics.stdout
+def test_statistics_and_metrics_are_for_the_operators_hosts_only() -> None:
+    page = f"http://{ADDRESS['lb1']}:8404/metrics"
+    metrics = lab.host("lb2").run(f"curl --silent --show-error {page}").stdout
+    assert 'haproxy_server_status{proxy="web",server="web1",state="UP"} 1' in metrics
+    status = subprocess.run(
+        ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", page], capture_output=True, text=True
+    )
+    assert status.stdout == "403", "this machine is none of them"
     for port in (8404, 8405):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((VIPS["public1"], port), 5).close()
@@ -250,3 +255,53 @@ def test_a_bad_variable_fails_the_play_and_the_site_goes_on(variables: dict[str,
     assert configuration() == before
     assert lab.host("lb1").run("systemctl reload haproxy && haproxy -c -q -f /etc/haproxy/haproxy.cfg").rc == 0
     assert json.loads(curl("public1"))["server"]
+
+
+def test_a_visitor_is_told_when_no_server_is_left() -> None:
+    for name in ("web1", "web2"):
+        lab.host(name).run("touch /run/unhealthy")
+    try:
+        wait_for(lambda: "Back in a moment" in curl("public1"), 15)
+        assert "retry-after: 10" in curl("public1", "--include").lower()
+        # Moving the VIP would mend nothing.
+        assert at_home()
+    finally:
+        for name in ("web1", "web2"):
+            lab.host(name).run("rm -f /run/unhealthy")
+    wait_for(lambda: json.loads(curl("public1"))["server"], 15)
+
+
+def test_protection_and_json_logs() -> None:
+    protected = {
+        "haproxy_keepalived_rate_limit": 20,
+        "haproxy_keepalived_connection_limit": 5,
+        "haproxy_keepalived_deny": [f"{ADDRESS['lb2']}/32"],
+        "haproxy_keepalived_log_format": "json",
+    }
+    done = play(**protected)
+    assert done.returncode == 0, done.stdout
+    try:
+        path = f"/{os.getpid()}?quote=%22"
+        answer = curl("public1", "--include", path=path)
+        number = re.search(r'"x-request-id": "([0-9a-f-]+)"', answer)
+        assert number
+        logs = lab.host("lb1").run("journalctl --unit haproxy --output cat --lines 50").stdout
+        entry = next(json.loads(line) for line in logs.splitlines() if line.startswith("{") and path in line)
+        assert entry["request_id"] == number[1]
+        assert (entry["status"], entry["method"], entry["host"], entry["backend"]) == (200, "GET", SITE, "web")
+
+        codes = [curl("public1", "--output", "/dev/null", "--write-out", "%{http_code}") for _ in range(30)]
+        assert codes[:10] == ["200"] * 10
+        assert codes[-1] == "429"
+
+        held = [socket.create_connection((VIPS["public1"], 443), 5) for _ in range(5)]
+        try:
+            with pytest.raises(subprocess.CalledProcessError):
+                curl("public1")
+        finally:
+            for connection in held:
+                connection.close()
+        refused = lab.host("lb2").run(f"curl --silent --insecure --max-time 3 https://{VIPS['public1']}/")
+        assert refused.rc != 0
+    finally:
+        assert play().returncode == 0

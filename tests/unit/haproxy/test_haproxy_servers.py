@@ -67,3 +67,8 @@ def test_what_the_configuration_changed_is_forgotten(program: ModuleType, row: s
 def test_statistics_are_read_by_name(program: ModuleType) -> None:
     stat = "# pxname,svname,scur,status,type,\nweb,FRONTEND,1,OPEN,0,\nweb,web1,3,UP,2,\nweb,BACKEND,3,UP,1,\n"
     assert [(row["svname"], row["scur"]) for row in program.servers(stat)] == [("web1", "3")]
+
+
+def test_a_server_that_is_drained_and_down_is_drained(program: ModuleType) -> None:
+    rows = "7 web 1 web1 10.0.0.21 0 8 1 443\n7 web 2 web2 10.0.0.22 0 0 1 443\n8 app 1 app1 10.0.0.31 2 9 0 8000\n"
+    assert program.drained(HEADER + rows) == {("web", "web1"), ("app", "app1")}

@@ -52,8 +52,10 @@ def test_internal_names_begin_with_two_underscores(role: str) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_templates_say_that_they_are_managed(role: str) -> None:
-    # JSON has no comments; a name with "_" is a part of another template.
+    # JSON has no comments, an HTTP answer begins with its status; a name with "_" is a part of another template.
     templates = (ROOT / "roles" / role / "templates").rglob("*.j2")
-    marked = [path for path in templates if not path.name.startswith("_") and not path.name.endswith(".json.j2")]
+    marked = [
+        path for path in templates if not path.name.startswith("_") and not path.name.endswith((".json.j2", ".http.j2"))
+    ]
     mark = "{{ ansible_managed | comment }}"
     assert [path.name for path in marked if mark not in path.read_text().split("\n", 2)[:2]] == []
