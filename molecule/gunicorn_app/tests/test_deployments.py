@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 import requests
-from labtest import Lab
+from labtest import Lab, wait_for
 from load import Load, Request, Result
 
 ROOT = Path(__file__).parents[3]
@@ -203,3 +204,48 @@ def test_secrets_are_not_shown(source: Path) -> None:
     assert SECRET not in done.stdout + done.stderr
     for host in HOSTS:
         assert lab.host(host).run(f"journalctl --no-pager | grep {SECRET}").rc == 1
+
+
+def test_another_hash_leaves_the_old_release(source: Path) -> None:
+    before = running()
+    edit(source, "hash")
+    (source / "requirements.txt").write_text(f"gunicorn==27.0.1 --hash=sha256:{'0' * 64}\n")
+    done = deploy(source)
+    assert done.returncode != 0 and "DO NOT MATCH THE HASHES" in done.stdout, recap(done)
+    assert running() == before
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+    before = running()
+    done = deploy(tmp_path / "nowhere")
+    assert done.returncode != 0 and f"no file or folder {tmp_path}/nowhere" in done.stdout, recap(done)
+    assert running() == before
+
+
+def test_a_full_disk_leaves_the_old_release(source: Path) -> None:
+    before = running()
+    edit(source, "full")
+    (source / "large").write_bytes(os.urandom(1 << 20))
+    # The folder of the release that is going to be: its id is known beforehand.
+    arguments = {"src": str(source), "recipe": {"server": "gunicorn==27.0.1", "requirements": "requirements.txt"}}
+    packed = subprocess.run(
+        [sys.executable, ROOT / "plugins/modules/source_archive.py"],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments | {"_ansible_check_mode": True}}),
+        capture_output=True,
+        text=True,
+    )
+    folder = f"/srv/probe/releases/{json.loads(packed.stdout)['release']}"
+    machine = lab.host("app2")
+    machine.check_output(f"mkdir {folder} && mount -t tmpfs -o size=256k none {folder}")
+    try:
+        done = deploy(source)
+        assert done.returncode != 0 and "No space left on device" in done.stdout, recap(done)
+        assert running() == before
+    finally:
+        machine.check_output(f"umount {folder} && rm -r {folder}")
+
+
+def test_a_reboot_comes_back_on_the_release() -> None:
+    before = running()
+    lab.docker("restart", lab.container("app2"))
+    wait_for(lambda: running() == before, 90)
