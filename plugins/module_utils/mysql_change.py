@@ -199,7 +199,8 @@ def switch_over(cluster: Cluster, primary: Node, candidate: Node, others: list[N
         undo(lambda: mysql_server.forget_source(old))
         cluster.set_source(primary.name, candidate)
         cluster.say(f"{primary.name} has {candidate.name} as its source")
-        old.run("START REPLICA")
+        # Waited for: it shows that the way back works, and the first write finds a replica that acknowledges it.
+        mysql_server.start_replica(old, params["stop_timeout"])
         cluster.say(f"{primary.name} replicates from {candidate.name}")
         undo(lambda: mysql_server.set_fenced(new), must=True)
         mysql_server.set_writable(new)
