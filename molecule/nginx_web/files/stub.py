@@ -19,6 +19,8 @@ posts: list[str] = []
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 75
+    # An answer leaves in one piece: a server that is killed has sent all of it, or nothing that cannot be asked again.
+    wbufsize = 2**21
 
     def setup(self):
         super().setup()
@@ -68,6 +70,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "Upgrade")
         self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(magic.encode()).digest()).decode())
         self.end_headers()
+        self.wfile.flush()
         length = self.rfile.read(2)[1] & 127
         mask = self.rfile.read(4)
         text = bytes(byte ^ mask[i % 4] for i, byte in enumerate(self.rfile.read(length)))

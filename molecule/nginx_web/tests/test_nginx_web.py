@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import socket
+import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from labtest import Lab, wait_for
+from load import Load, Request
 
 ROOT = Path(os.environ.get("MOLECULE_PROJECT_DIRECTORY", Path(__file__).parents[3]))
 SCENARIO = ROOT / "molecule" / "nginx_web"
@@ -21,6 +27,9 @@ ADDRESS = {"web1": "198.18.2.21", "web2": "198.18.2.22", "app1": "198.18.2.31", 
 WEB = ("web1", "web2")
 CLIENT, BALANCER = "198.18.2.1", "198.18.2.11"
 SITE = "https://www.lab.test"
+APP = ("app1", "app2")
+YEAR = "public, max-age=31536000, immutable"
+FETCH = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())"
 SECURITY = ("x-content-type-options", "x-frame-options", "referrer-policy", "strict-transport-security", "x-request-id")
 lab = Lab("webstack-nginx")
 
@@ -84,6 +93,15 @@ def played(*arguments: str, playbook: str = "role.yml") -> str:
     run = play(*arguments, playbook=playbook)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
     return run.stdout
+
+
+def context() -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(CA))
+
+
+def s_client(*options: str) -> str:
+    command = ["openssl", "s_client", "-connect", f"{ADDRESS['web1']}:443", "-servername", "www.lab.test", *options]
+    return subprocess.run(command, input="", capture_output=True, text=True).stdout
 
 
 def workers(web: str = "web1") -> set[str]:
@@ -225,6 +243,199 @@ def test_hidden_files_are_denied(path: str) -> None:
     assert answer.status == 404 and "app" not in answer.body
 
 
+@pytest.mark.parametrize(("path", "status"), [("/gone", 410), ("/old", 301), ("/ops/", 403), ("/media/x", 404)])
+def test_they_are_on_what_nginx_answers_itself(path: str, status: int) -> None:
+    answer = curl(f"{SITE}{path}")
+    assert answer.status == status
+    assert set(SECURITY) <= set(answer.headers)
+
+
+# --- locations
+
+
+def test_a_redirect() -> None:
+    assert curl(f"{SITE}/old").headers["location"] == "/new"
+
+
+def test_a_location_with_an_upstream_of_its_own() -> None:
+    assert {curl(f"{SITE}/second/").json["server"] for _ in range(4)} == {"app2"}
+
+
+def test_a_location_for_some_addresses_only() -> None:
+    assert balancer(f"{SITE}/ops/").status == 200
+    assert balancer(f"{SITE}/ops/", "-H", "X-Forwarded-For: 203.0.113.7").status == 403
+
+
+def test_an_upload_limit_per_location(tmp_path: Path) -> None:
+    big = tmp_path / "big"
+    big.write_bytes(b"x" * 12 * 2**20)
+    assert curl(f"{SITE}/page", "--data-binary", f"@{big}").status == 413
+    assert curl(f"{SITE}/upload/", "--data-binary", f"@{big}", "-H", "Expect:").json["received"] == 12 * 2**20
+
+
+def test_a_rate_limit_by_the_real_address() -> None:
+    def login(client: str) -> int:
+        return balancer(f"{SITE}/login/", "-H", f"X-Forwarded-For: {client}").status
+
+    # One at once, a burst of two, then no more; another client is not concerned.
+    assert [login("203.0.113.1") for _ in range(5)] == [200, 200, 200, 429, 429]
+    assert login("203.0.113.2") == 200
+
+
+def test_websocket() -> None:
+    with (
+        socket.create_connection((ADDRESS["web1"], 443), 5) as plain,
+        ssl.create_default_context(cafile=str(CA)).wrap_socket(plain, server_hostname="www.lab.test") as tls,
+    ):
+        head = "GET /ws HTTP/1.1\r\nHost: www.lab.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        tls.sendall(
+            (head + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n").encode()
+        )
+        answer = tls.recv(4096)
+        assert b" 101 " in answer.split(b"\r\n")[0]
+        tls.sendall(bytes([0x81, 0x85, 0, 0, 0, 0]) + b"hello")
+        echo = answer.partition(b"\r\n\r\n")[2]
+        while len(echo) < 7:
+            more = tls.recv(100)
+            assert more, "closed before the echo came"
+            echo += more
+        assert echo == bytes([0x81, 5]) + b"HELLO"
+
+
+# --- static files
+
+
+def test_fingerprinted_files_are_cached_for_a_year_and_others_revalidated() -> None:
+    assert curl(f"{SITE}/static/assets/app.0123abcd.css").headers["cache-control"] == YEAR
+    plain = curl(f"{SITE}/static/plain.css")
+    assert plain.headers["cache-control"] == "no-cache"
+    assert curl(f"{SITE}/static/plain.css", "-H", f"If-None-Match: {plain.headers['etag']}").status == 304
+    assert "cache-control" not in curl(f"{SITE}/static/assets/none.0123abcd.css").headers or YEAR not in str(
+        curl(f"{SITE}/static/assets/none.0123abcd.css").headers
+    )
+
+
+def test_both_web_servers_know_a_file_by_the_same_tag() -> None:
+    tags = {curl(f"{SITE}/static/plain.css", web=web).headers["etag"] for web in WEB}
+    assert len(tags) == 1
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
+def test_compressed_at_deployment(encoding: str) -> None:
+    answer = curl(
+        f"{SITE}/static/assets/app.0123abcd.css",
+        "-H",
+        f"Accept-Encoding: {encoding}",
+        "--output",
+        "/dev/null",
+        "--dump-header",
+        "-",
+    )
+    assert answer.headers["content-encoding"] == encoding
+    assert "Accept-Encoding" in answer.headers["vary"]
+    assert int(answer.headers["content-length"]) < 1000
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/app.webmanifest", "application/manifest+json"), ("/module.mjs", "text/javascript"), ("/", "text/html")],
+)
+def test_types(path: str, kind: str) -> None:
+    assert curl(f"https://spa.lab.test{path}").headers["content-type"].split(";")[0] == kind
+
+
+def test_a_single_page_application() -> None:
+    page = (SCENARIO / "files/spa/index.html").read_text()
+    for path in ("/", "/some/view"):
+        answer = curl(f"https://spa.lab.test{path}")
+        assert (answer.body, answer.headers["cache-control"]) == (page, "no-cache")
+    assert curl("https://spa.lab.test/assets/gone-0123abcd.js").status == 404, "no page in place of a script"
+    assert curl("https://spa.lab.test/api/x").json["path"] == "/api/x"
+
+
+def test_files_first_and_the_application_for_the_rest() -> None:
+    assert "<script" in curl("https://mixed.lab.test/").body
+    assert curl("https://mixed.lab.test/page").json["path"] == "/page"
+
+
+# --- failures of the application
+
+
+def test_one_application_server_dies(both_up: None) -> None:
+    url = f"{SITE}/page"
+    with Load([Request(url, connect_to=ADDRESS["web1"])], rate=40, context=context()) as load:
+        lab.host("app1").run("systemctl kill --signal=KILL --kill-whom=all stub; systemctl stop stub")
+        wait_for(lambda: len(load.results) > 100, 20)
+    assert not load.failures, load.summary()
+
+
+def test_both_die_and_come_back(both_up: None) -> None:
+    for app in ("app1", "app2"):
+        lab.host(app).run("systemctl stop stub")
+    for _ in range(10):
+        answer = curl(f"{SITE}/page")
+        assert answer.status == 502
+        assert (
+            set(SECURITY) <= set(answer.headers)
+            and "502" in answer.body
+            and answer.headers["x-request-id"] in answer.body
+        )
+    assert curl(f"{SITE}/static/plain.css").status == 200
+    lab.host("app1").run("systemctl start stub")
+    wait_for(lambda: lab.host("app1").run("ss -Hltn sport = 8000").stdout, 10)
+    # At once, although both were left out: the last resort is always tried.
+    assert [curl(f"{SITE}/page").status for _ in range(5)] == [200] * 5
+
+
+def test_a_post_is_sent_once() -> None:
+    path = f"/die/{os.urandom(4).hex()}"
+    assert curl(f"{SITE}{path}", "--data", "x=1").status == 502
+    asked = [lab.host(app).run("python3 -c %s http://localhost:8000/", FETCH).stdout for app in APP]
+    times = sum(json.loads(answer)["posts"].count(path) for answer in asked)
+    assert times == 1
+
+
+# --- micro-cache
+
+
+def test_the_micro_cache() -> None:
+    url = f"{SITE}/cached/{os.urandom(4).hex()}"
+    first, second = curl(url), curl(url)
+    assert (first.headers["x-cache"], second.headers["x-cache"]) == ("MISS", "HIT")
+    assert first.body == second.body
+    for personal in ("Cookie: a=b", "Authorization: Basic eA=="):
+        answer = curl(url, "-H", personal)
+        assert answer.headers["x-cache"] == "BYPASS" and answer.body != first.body
+    assert "x-cache" not in curl(f"{SITE}/page").headers
+    # An answer with a cookie belongs to one visitor.
+    assert {curl("https://mixed.lab.test/cookie").headers["x-cache"] for _ in range(2)} == {"MISS"}
+
+
+def test_a_stale_answer_is_better_than_none(both_up: None) -> None:
+    url = f"{SITE}/cached/{os.urandom(4).hex()}"
+    first = curl(url)
+    for app in APP:
+        lab.host(app).run("systemctl stop stub")
+    answer = wait_for(lambda: (found := curl(url)).headers.get("x-cache") != "HIT" and found, 5)
+    assert answer.headers["x-cache"] in ("STALE", "UPDATING") and answer.body == first.body
+
+
+def test_the_cache_forgets_on_request() -> None:
+    # No shorter way to see it than an answer that lives long.
+    played("--limit", "web1", "-e", "nginx_web_cache_valid=10m")
+    try:
+        one, other = (f"{SITE}/cached/{os.urandom(4).hex()}" for _ in range(2))
+        for url in (one, other):
+            curl(url)
+            assert curl(url).headers["x-cache"] == "HIT"
+        played("-e", f"entry=purge_cache nginx_web_purge_url={one}", "--limit", "web1", playbook="entry.yml")
+        assert (curl(one).headers["x-cache"], curl(other).headers["x-cache"]) == ("MISS", "HIT")
+        played("-e", "entry=purge_cache", "--limit", "web1", playbook="entry.yml")
+        assert curl(other).headers["x-cache"] == "MISS"
+    finally:
+        played("--limit", "web1")
+
+
 # --- change
 
 
@@ -269,6 +480,205 @@ def test_a_change_is_a_reload() -> None:
 def test_a_mistake_is_told_before_anything_happens(variables: dict[str, Any], says: str) -> None:
     run = play("--limit", "web1", "-e", json.dumps(variables))
     assert run.returncode != 0 and says in re.sub(r"\s+", " ", run.stdout)
+
+
+def test_fifty_reloads_under_load() -> None:
+    urls = [f"{SITE}/page", f"{SITE}/static/plain.css"]
+    with Load([Request(url, connect_to=ADDRESS["web1"]) for url in urls], rate=40, context=context()) as load:
+        run = lab.host("web1").run("for i in $(seq 50); do systemctl reload nginx && sleep 0.2 || exit 1; done")
+    assert run.rc == 0
+    assert len(load.results) > 300 and not load.failures, load.summary()
+
+
+def test_a_release_is_switched_under_load(tmp_path: Path) -> None:
+    """A visitor who loads a page and then its script, from whichever web server, gets the script of that page."""
+    # A content that no run before this one had: it would be void since.
+    source, new = tmp_path / "spa", os.urandom(4).hex()
+    shutil.copytree(SCENARIO / "files/spa", source)
+    (source / "assets/main-00000001.js").unlink()
+    (source / f"assets/main-{new}.js").write_text(f'release("{new}")')
+    (source / "index.html").write_text(f'<!doctype html><script src="/assets/main-{new}.js"></script>')
+    sites = yaml.safe_load((SCENARIO / "inventory/group_vars/web.yml").read_text())["nginx_web_sites"]
+    next(site for site in sites if site["name"] == "spa")["static"]["src"] = str(source)
+    pages: dict[str, int] = {}
+    stop, wrong = threading.Event(), []
+
+    def visit(number: int) -> None:
+        while not stop.wait(0.1):
+            web = WEB[number % 2]
+            number += 1
+            page = curl("https://spa.lab.test/", web=web)
+            if not (found := re.search(r"/assets/main-([0-9a-f]+)\.js", page.body)):
+                wrong.append(page)
+                continue
+            pages[found[1]] = pages.get(found[1], 0) + 1
+            script = curl(f"https://spa.lab.test{found[0]}", web=WEB[number % 2])
+            if script.body.strip() != f'release("{found[1]}")' or script.headers.get("cache-control") != YEAR:
+                wrong.append(script)
+
+    visitors = [threading.Thread(target=visit, args=(number,)) for number in range(2)]
+    for visitor in visitors:
+        visitor.start()
+    try:
+        played("-e", json.dumps({"nginx_web_sites": sites}))
+        wait_for(lambda: pages.get(new, 0) > 20, 20)
+    finally:
+        stop.set()
+        for visitor in visitors:
+            visitor.join()
+    assert not wrong, wrong[:3]
+    assert pages["00000001"] > 5, pages
+
+    # And back: the release before, at once; the role does not deploy the void one again, a changed one it does.
+    played("--limit", "web", "-e", "entry=rollback nginx_web_rollback_site=spa", playbook="entry.yml")
+    for web in WEB:
+        assert "main-00000001.js" in curl("https://spa.lab.test/", web=web).body
+        assert curl(f"https://spa.lab.test/assets/main-{new}.js", web=web).status == 200
+    assert "was rolled back" in played("-e", json.dumps({"nginx_web_sites": sites}))
+    assert "main-00000001.js" in curl("https://spa.lab.test/").body
+    # The sources as they were: the very release that is in service, and so nothing to do.
+    assert "changed=0" in played("--limit", "web2")
+
+
+def test_old_releases_go() -> None:
+    kept = lab.host("web1").run("ls /var/www/spa/releases").stdout.split()
+    assert 1 <= len(kept) <= 5
+
+
+def test_an_application_server_is_drained_without_a_failed_request() -> None:
+    urls = [Request(f"{SITE}/slow/0.2", connect_to=ADDRESS[web]) for web in WEB]
+    urls += [Request(f"{SITE}/page", "POST", b"x=1", connect_to=ADDRESS[web]) for web in WEB]
+    # A connection for each request: a kept-alive one that a reload closes is the client's to open again, POST or not.
+    with Load(urls, rate=20, keep_alive=0, context=context()) as load:
+        played("-e", "entry=drain_upstream", "--limit", "app1", playbook="entry.yml")
+        # Nothing is on its way there: it may be stopped hard.
+        lab.host("app1").run("systemctl kill --signal=KILL stub; systemctl stop stub")
+        before = len(load.results)
+        wait_for(lambda: len(load.results) > before + 40, 20)
+        lab.host("app1").run("systemctl start stub")
+        wait_for(lambda: lab.host("app1").run("ss -Hltn sport = 8000").stdout, 10)
+        again = play("-e", "entry=drain_upstream", "--limit", "app2", playbook="entry.yml")
+        assert again.returncode != 0 and "nobody would be left" in re.sub(r"\s+", " ", again.stdout)
+        played("-e", "entry=undrain_upstream", "--limit", "app1", playbook="entry.yml")
+    assert not load.failures, load.summary()
+    wait_for(everybody_answers, 10)
+    assert "changed=0" in played("--limit", "web1"), "drained and undrained is what it was"
+
+
+def test_maintenance() -> None:
+    played("--limit", "web1", "-e", "nginx_web_maintenance=true")
+    try:
+        for path in ("/page", "/static/plain.css"):
+            answer = curl(f"{SITE}{path}")
+            assert (answer.status, answer.headers["retry-after"]) == (503, "300")
+            assert "Back soon" in answer.body and set(SECURITY) <= set(answer.headers)
+        assert balancer(f"{SITE}/nginx-healthz").status == 200
+    finally:
+        played("--limit", "web1")
+    assert curl(f"{SITE}/page").status == 200
+
+
+# --- TLS
+
+
+@pytest.mark.parametrize(("version", "accepted"), [("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)])
+def test_tls_versions(version: str, accepted: bool) -> None:
+    assert ("Cipher is (NONE)" not in s_client(version)) is accepted
+
+
+def test_post_quantum_key_exchange_where_openssl_has_it() -> None:
+    if lab.host("web1").run(". /etc/os-release; echo $VERSION_ID").stdout.strip() == "13":
+        said = (
+            lab.host("web2")
+            .run(
+                "openssl s_client -connect %s:443 -servername www.lab.test -groups X25519MLKEM768 </dev/null",
+                ADDRESS["web1"],
+            )
+            .stdout
+        )
+        assert "X25519MLKEM768" in said
+    assert "X25519" in s_client("-groups", "X25519")
+
+
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+def test_http_versions(version: str) -> None:
+    run = subprocess.run(words(f"{SITE}/", "web1", 443, "--cacert", str(CA), version), capture_output=True, text=True)
+    assert run.stdout.startswith({"--http2": "HTTP/2 200", "--http1.1": "HTTP/1.1 200"}[version])
+
+
+def test_the_mode_offload() -> None:
+    played("--limit", "web2", "-e", "webstack_tls_mode=offload")
+    try:
+        url = "http://www.lab.test/"
+        answer = balancer(url, "-H", "X-Forwarded-Proto: https", web="web2", port=80)
+        assert answer.json["headers"]["X-Forwarded-Proto"] == "https" and "strict-transport-security" in answer.headers
+        assert "strict-transport-security" not in curl(url, web="web2", port=80).headers
+        assert balancer("http://lb1/nginx-healthz", web="web2", port=80).status == 200
+        assert curl(f"{SITE}/", web="web2").status == 0, "nothing listens on 443"
+    finally:
+        played("--limit", "web2")
+
+
+PROXIED = r"""
+import socket, ssl, struct, sys
+plain = socket.create_connection((sys.argv[1], 443), 5)
+address = socket.inet_aton("203.0.113.9") + socket.inet_aton(sys.argv[1]) + struct.pack("!HH", 40000, 443)
+plain.sendall(b"\r\n\r\n\x00\r\nQUIT\n\x21\x11" + struct.pack("!H", len(address)) + address)
+tls = ssl._create_unverified_context().wrap_socket(plain, server_hostname="www.lab.test")
+tls.sendall(b"GET / HTTP/1.1\r\nHost: www.lab.test\r\nX-Forwarded-For: 203.0.113.1\r\nX-Request-ID: mine\r\n"
+            b"Connection: close\r\n\r\n")
+while part := tls.recv(4096):
+    sys.stdout.write(part.decode())
+"""
+
+
+def test_the_mode_passthrough() -> None:
+    played("--limit", "web2", "-e", "webstack_tls_mode=passthrough")
+    try:
+        run = lab.host("lb1").run("python3 -c %s %s", PROXIED, ADDRESS["web2"])
+        answer = parse(run.stdout, run.rc)
+        seen = answer.json["headers"]
+        # The client of the PROXY header, and nothing that the client says of itself.
+        assert seen["X-Forwarded-For"] == "203.0.113.9" and seen["X-Request-ID"] != "mine"
+        assert seen["X-Forwarded-Proto"] == "https" and "strict-transport-security" in answer.headers
+        assert curl(f"{SITE}/", web="web2").status == 0, "without a PROXY header there is no answer"
+    finally:
+        played("--limit", "web2")
+
+
+# --- what it tells
+
+
+def test_the_log_is_json_with_the_balancer_s_request_id() -> None:
+    name = f"test-{os.urandom(4).hex()}"
+    balancer(f"{SITE}/cached/{name}?q=%22", "-H", f"X-Request-ID: {name}", "-H", "X-Forwarded-For: 203.0.113.7")
+    line = log(name)
+    assert (line["request_id"], line["client"], line["peer"]) == (name, "203.0.113.7", BALANCER)
+    assert (line["status"], line["cache"], line["method"], line["host"]) == (200, "MISS", "GET", "www.lab.test")
+    assert line["upstream"].rpartition(":")[0] in (ADDRESS["app1"], ADDRESS["app2"])
+    assert float(line["upstream_seconds"]) <= line["seconds"] + 0.01
+
+
+def test_the_log_is_rotated() -> None:
+    assert lab.host("web1").run("logrotate --force /etc/logrotate.d/nginx").rc == 0
+    name = f"test-{os.urandom(4).hex()}"
+    balancer(f"{SITE}/", "-H", f"X-Request-ID: {name}")
+    assert log(name)["request_id"] == name
+    assert lab.host("web1").file("/var/log/nginx/access.log.1").exists
+
+
+def test_the_status_is_for_this_host_and_the_operators() -> None:
+    url = f"http://{ADDRESS['web1']}:8406/status"
+    assert "Active connections" in lab.host("web1").run("python3 -c %s %s", FETCH, url).stdout
+    assert curl(url, port=8406).status == 403
+
+
+@pytest.mark.skipif(shutil.which("gixy") is None, reason="gixy (PyPI) is not installed")
+def test_gixy_finds_nothing(tmp_path: Path) -> None:
+    config = tmp_path / "nginx.conf"
+    config.write_text(lab.host("web1").file("/etc/nginx/nginx.conf").content_string)
+    run = subprocess.run(["gixy", str(config)], capture_output=True, text=True)
+    assert run.returncode == 0 and "No issues found" in run.stdout, run.stdout + run.stderr
 
 
 # --- the service
