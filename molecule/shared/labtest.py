@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import testinfra
@@ -60,6 +61,12 @@ class Lab:
         gateway = ipaddress.ip_network(subnet)[1]
         command = f"ip link set eth0 up && ip route replace default via {gateway}"
         self.docker("exec", self.container(host), "sh", "-c", command)
+
+
+def inventories(own: Path | str) -> list[str]:
+    """The options of an Ansible command for a scenario's inventory, between the two that all scenarios share."""
+    shared = Path(__file__).parent
+    return [word for path in (shared / "inventory", own, shared / "containers") for word in ("-i", str(path))]
 
 
 def wait_for(condition: Callable[[], T], seconds: float = 30, every: float = 0.2) -> T:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import requests
-from labtest import Lab, wait_for
+from labtest import Lab, inventories, wait_for
 from load import Load, Request
 from requests.adapters import HTTPAdapter
 
@@ -172,8 +172,7 @@ def test_the_site_goes_on_without_one_machine(host: str, event: Callable[[], obj
 
 def converge(*options: str) -> str:
     """Run the site play on what is up; returns what it printed."""
-    inventories = ["-i", str(ROOT / "molecule" / "shared" / "inventory"), "-i", str(INVENTORY)]
-    words = ["ansible-playbook", *inventories, *options, str(ROOT / "site.yml")]
+    words = ["ansible-playbook", *inventories(INVENTORY), *options, str(ROOT / "site.yml")]
     environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LAB_CHECKOUT": str(ROOT)}
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import requests
-from labtest import Lab, wait_for
+from labtest import Lab, inventories, wait_for
 from load import Load, Request, Result
 
 ROOT = Path(__file__).parents[3]
@@ -31,7 +31,7 @@ lab = Lab("webstack-app")
 def play(name: str, *words: str, **variables: Any) -> subprocess.CompletedProcess[str]:
     """Run one of the collection's playbooks, or one of the scenario's (a path), over the scenario's inventory."""
     path = name if "/" in name else str(ROOT / "playbooks" / f"{name}.yml")
-    call = ["ansible-playbook", path, "-i", str(ROOT / "molecule/shared/inventory"), "-i", str(SCENARIO / "inventory")]
+    call = ["ansible-playbook", path, *inventories(SCENARIO / "inventory")]
     environment = os.environ | {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"),

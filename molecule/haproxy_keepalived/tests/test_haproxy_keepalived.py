@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labtest import Lab, wait_for
+from labtest import Lab, inventories, wait_for
 from load import Load, Request
 
 ROOT = Path(os.environ.get("MOLECULE_PROJECT_DIRECTORY", Path(__file__).parents[3]))
@@ -221,10 +221,9 @@ def test_draining_a_server_that_does_not_exist_says_which_there_are() -> None:
 
 def play(**variables: object) -> subprocess.CompletedProcess[str]:
     """Converge the balancers with other variables."""
-    inventories = ["-i", str(ROOT / "molecule" / "shared" / "inventory"), "-i", str(SCENARIO / "inventory")]
     words = [
         "ansible-playbook",
-        *inventories,
+        *inventories(SCENARIO / "inventory"),
         "--limit",
         "lb",
         "-e",

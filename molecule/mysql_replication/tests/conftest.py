@@ -15,7 +15,7 @@ from typing import Any
 import pymysql
 import pymysql.cursors
 import pytest
-from labtest import Lab, wait_for
+from labtest import Lab, inventories, wait_for
 
 ROOT = Path(__file__).parents[3]
 INVENTORY = Path(__file__).parents[1] / "inventory"
@@ -98,7 +98,7 @@ class Tier:
 
     def play(self, playbook: str, *words: str, check: bool = True, **variables: Any) -> str:
         """Run a playbook of the collection on this scenario's hosts; what it printed, on one line."""
-        command = ["ansible-playbook", "-i", str(ROOT / "molecule/shared/inventory"), "-i", str(INVENTORY)]
+        command = ["ansible-playbook", *inventories(INVENTORY)]
         path = ROOT / "playbooks" / f"{playbook}.yml" if "/" not in playbook else ROOT / playbook
         command += [str(path), "--extra-vars", json.dumps(variables), *words]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT)

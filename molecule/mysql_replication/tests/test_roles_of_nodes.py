@@ -11,7 +11,7 @@ import time
 
 import pytest
 from conftest import ENVIRONMENT, INVENTORY, ROOT, Tier
-from labtest import wait_for
+from labtest import inventories, wait_for
 from ledger import Ledger
 
 
@@ -114,7 +114,7 @@ def test_a_switchover_that_dies_is_finished_or_undone_by_the_next(tier: Tier, st
 
 def test_a_switchover_survives_its_controller(tier: Tier) -> None:
     old = tier.primary()
-    command = ["ansible-playbook", "-i", str(ROOT / "molecule/shared/inventory"), "-i", str(INVENTORY)]
+    command = ["ansible-playbook", *inventories(INVENTORY)]
     controller = subprocess.Popen(
         [*command, str(ROOT / "playbooks/switchover.yml")],
         env=ENVIRONMENT,

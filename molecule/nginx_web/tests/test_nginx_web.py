@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from labtest import Lab, wait_for
+from labtest import Lab, inventories, wait_for
 from load import Load, Request
 
 ROOT = Path(os.environ.get("MOLECULE_PROJECT_DIRECTORY", Path(__file__).parents[3]))
@@ -83,8 +83,7 @@ def play(*arguments: str, playbook: str = "role.yml") -> subprocess.CompletedPro
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
     }
-    inventories = ["-i", str(ROOT / "molecule/shared/inventory"), "-i", str(SCENARIO / "inventory")]
-    command = ["ansible-playbook", *inventories, str(SCENARIO / playbook), *arguments]
+    command = ["ansible-playbook", *inventories(SCENARIO / "inventory"), str(SCENARIO / playbook), *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from labtest import Lab
+from labtest import Lab, inventories
 
 ROOT = Path(os.environ.get("MOLECULE_PROJECT_DIRECTORY", Path(__file__).parents[3]))
 SCENARIO = ROOT / "molecule" / "site_ca"
@@ -38,8 +38,14 @@ def serial() -> str:
 
 def converge(*options: str, **variables: object) -> str:
     """Run the play again; returns what it printed."""
-    inventories = ["-i", str(ROOT / "molecule" / "shared" / "inventory"), "-i", str(SCENARIO / "inventory")]
-    words = ["ansible-playbook", *inventories, "-e", json.dumps(variables), *options, str(SCENARIO / "converge.yml")]
+    words = [
+        "ansible-playbook",
+        *inventories(SCENARIO / "inventory"),
+        "-e",
+        json.dumps(variables),
+        *options,
+        str(SCENARIO / "converge.yml"),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -90,8 +96,13 @@ def test_a_certificate_near_its_end_is_issued_anew_and_its_key_stays() -> None:
 
 
 def test_impossible_periods_are_refused() -> None:
-    inventories = ["-i", str(ROOT / "molecule" / "shared" / "inventory"), "-i", str(SCENARIO / "inventory")]
-    words = ["ansible-playbook", *inventories, "-e", "site_ca_renew_days=400", str(SCENARIO / "converge.yml")]
+    words = [
+        "ansible-playbook",
+        *inventories(SCENARIO / "inventory"),
+        "-e",
+        "site_ca_renew_days=400",
+        str(SCENARIO / "converge.yml"),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode != 0
     assert "site_ca_renew_days (400) must be less than" in done.stdout
