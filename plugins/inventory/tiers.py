@@ -252,6 +252,11 @@ from ansible_collections.scaleup.webstack.plugins.plugin_utils.rules import Cond
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.site_config import read_site
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.topology import Plan, plan_site
 
+try:
+    from ansible.template import trust_as_template
+except ImportError:  # before ansible-core 2.19, where strings carry no trust
+    trust_as_template = None
+
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -260,6 +265,7 @@ class InventoryModule(BaseInventoryPlugin):
 
     NAME = "scaleup.webstack.tiers"
     # All strings that are set come from the configuration file, or are addresses that this plugin wrote (core >= 2.19).
+    # Core 2.19 remembers this of the first source that sets a variable, whichever it is, so _trusted() says it again.
     trusted_by_default = True
 
     def verify_file(self, path: str) -> bool:
@@ -329,7 +335,7 @@ class InventoryModule(BaseInventoryPlugin):
             inventory.add_group(group)
         for group, variables in plan.group_vars.items():
             for name, value in variables.items():
-                inventory.set_variable(group, name, value)
+                inventory.set_variable(group, name, _trusted(value))
         for group, hosts in plan.joined.items():
             for host in hosts:
                 inventory.add_child(group, host)
@@ -337,11 +343,24 @@ class InventoryModule(BaseInventoryPlugin):
             for member in members:
                 inventory.add_host(member.name, group=group)
                 for name, value in member.variables():
-                    inventory.set_variable(member.name, name, value)
+                    inventory.set_variable(member.name, name, _trusted(value))
         # Last, because with each host that it gets a group walks up to all its ancestors.
         for group, parent in plan.groups:
             if parent is not None:
                 inventory.add_child(parent, group)
+
+
+def _trusted(value: Any) -> Any:
+    """The value with the trust of a playbook on all of its strings, so that they may be templates and show as they are."""
+    if trust_as_template is None:
+        return value
+    if isinstance(value, str):
+        return trust_as_template(value)
+    if isinstance(value, Mapping):
+        return {key: _trusted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_trusted(item) for item in value]
+    return value
 
 
 class _InventoryView:

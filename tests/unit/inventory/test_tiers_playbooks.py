@@ -126,12 +126,18 @@ def test_the_diagram_is_written(site: Any, root: Path) -> None:
     assert "host_db1 -. GTID .-> host_db2" in (folder / "webstack.mmd").read_text(encoding="utf-8")
 
 
-def test_ansible_inventory_shows_plain_text(site: Any, root: Path) -> None:
-    """From core 2.19 strings without trust would appear as {"__ansible_unsafe": …}; vars in the file keep theirs."""
+@pytest.mark.parametrize("before", [[], ["hosts.yml"]], ids=["alone", "after a YAML source"])
+def test_ansible_inventory_shows_plain_text(site: Any, root: Path, before: list[str]) -> None:
+    """From core 2.19 strings without trust would appear as {"__ansible_unsafe": …}; vars in the file keep theirs.
+
+    Core takes the trust of every source to be that of the first, so a source before ours must not change it.
+    """
+    sources = [word for name in before for word in ("-i", site.write(name, "all: {vars: {first: set by another}}\n"))]
     config = GOOD.replace("10.0.0.21", "10.0.0.21, vars: {greeting: 'I am {{ inventory_hostname }}'}")
     done = subprocess.run(
         [
             str(Path(sys.executable).parent / "ansible-inventory"),
+            *sources,
             "-i",
             site.write("site.tiers.yml", config),
             "--list",
