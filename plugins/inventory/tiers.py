@@ -351,7 +351,7 @@ class InventoryModule(BaseInventoryPlugin):
 
 
 def _trusted(value: Any) -> Any:
-    """The value with the trust of a playbook on all of its strings, so that they may be templates and show as they are."""
+    """The value with the trust of a playbook on all of its strings: they may be templates, and show as they are."""
     if trust_as_template is None:
         return value
     if isinstance(value, str):
