@@ -290,7 +290,8 @@ def test_protection_and_json_logs() -> None:
         assert (entry["status"], entry["method"], entry["host"], entry["backend"]) == (200, "GET", SITE, "web")
 
         codes = [curl("public1", "--output", "/dev/null", "--write-out", "%{http_code}") for _ in range(30)]
-        assert codes[:10] == ["200"] * 10
+        # Nineteen more to the twenty, were it not for what a reload or a slow machine shifts.
+        assert codes[:15] == ["200"] * 15
         assert codes[-1] == "429"
 
         held = [socket.create_connection((VIPS["public1"], 443), 5) for _ in range(5)]
