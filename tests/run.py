@@ -159,8 +159,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./lab test", description=__doc__)
     parser.add_argument("part", nargs="*", help="for example roles/nginx_web; without one, all of them")
     parser.add_argument("--list", action="store_true", help="say which parts there are")
+    parser.add_argument("--thorough", action="store_true", help="the tests that take minutes, too")
     parser.add_argument("--jobs", type=int, default=2, help="parts side by side")
     arguments = parser.parse_args()
+    if arguments.thorough:
+        os.environ["LAB_THOROUGH"] = "yes"
     everything = parts()
     if arguments.list:
         print("\n".join(part.name for part in everything))

@@ -112,6 +112,7 @@ def load(rate: float = 40) -> Iterator[Load]:
     assert all(len(found) == 1 for found in seen.values()), seen
 
 
+@pytest.mark.thorough
 def test_ten_deployments_in_a_row(source: Path) -> None:
     before = running()
     with load() as requests_sent:
@@ -145,6 +146,7 @@ def test_a_bad_release_leaves_the_old_one_serving(source: Path, broken: str) -> 
         assert again.returncode != 0 and "is void on app1" in again.stdout, recap(again)
 
 
+@pytest.mark.thorough
 def test_roll_back_and_back_again_and_forward(source: Path) -> None:
     ran = []
     for part in ("back-1", "back-2", "back-3"):
@@ -170,6 +172,7 @@ def test_roll_back_and_back_again_and_forward(source: Path) -> None:
     assert running() == ran[2]
 
 
+@pytest.mark.thorough
 def test_a_canary_and_then_the_rest(source: Path) -> None:
     before = running()
     with load():
@@ -185,6 +188,7 @@ def test_a_canary_and_then_the_rest(source: Path) -> None:
     assert running() == releases()["app1"] != before
 
 
+@pytest.mark.thorough
 def test_changed_settings_are_applied_by_a_reload(source: Path) -> None:
     edit(source, "settings")
     assert deploy(source).returncode == 0
@@ -221,6 +225,7 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert running() == before
 
 
+@pytest.mark.thorough
 def test_a_full_disk_leaves_the_old_release(source: Path) -> None:
     before = running()
     edit(source, "full")

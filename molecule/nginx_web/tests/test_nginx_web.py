@@ -419,6 +419,7 @@ def test_a_stale_answer_is_better_than_none(both_up: None) -> None:
     assert answer.headers["x-cache"] in ("STALE", "UPDATING") and answer.body == first.body
 
 
+@pytest.mark.thorough
 def test_the_cache_forgets_on_request() -> None:
     # No shorter way to see it than an answer that lives long.
     played("--limit", "web1", "-e", "nginx_web_cache_valid=10m")
@@ -481,6 +482,7 @@ def test_a_mistake_is_told_before_anything_happens(variables: dict[str, Any], sa
     assert run.returncode != 0 and says in re.sub(r"\s+", " ", run.stdout)
 
 
+@pytest.mark.thorough
 def test_fifty_reloads_under_load() -> None:
     urls = [f"{SITE}/page", f"{SITE}/static/plain.css"]
     with Load([Request(url, connect_to=ADDRESS["web1"]) for url in urls], rate=40, context=context()) as load:
@@ -544,6 +546,7 @@ def test_old_releases_go() -> None:
     assert 1 <= len(kept) <= 5
 
 
+@pytest.mark.thorough
 def test_an_application_server_is_drained_without_a_failed_request() -> None:
     urls = [Request(f"{SITE}/slow/0.2", connect_to=ADDRESS[web]) for web in WEB]
     urls += [Request(f"{SITE}/page", "POST", b"x=1", connect_to=ADDRESS[web]) for web in WEB]
@@ -564,6 +567,7 @@ def test_an_application_server_is_drained_without_a_failed_request() -> None:
     assert "changed=0" in played("--limit", "web1"), "drained and undrained is what it was"
 
 
+@pytest.mark.thorough
 def test_maintenance() -> None:
     played("--limit", "web1", "-e", "nginx_web_maintenance=true")
     try:
@@ -605,6 +609,7 @@ def test_http_versions(version: str) -> None:
     assert run.stdout.startswith({"--http2": "HTTP/2 200", "--http1.1": "HTTP/1.1 200"}[version])
 
 
+@pytest.mark.thorough
 def test_the_mode_offload() -> None:
     played("--limit", "web2", "-e", "webstack_tls_mode=offload")
     try:
@@ -631,6 +636,7 @@ while part := tls.recv(4096):
 """
 
 
+@pytest.mark.thorough
 def test_the_mode_passthrough() -> None:
     played("--limit", "web2", "-e", "webstack_tls_mode=passthrough")
     try:

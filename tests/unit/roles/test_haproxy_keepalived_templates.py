@@ -26,7 +26,8 @@ def render(to: Path, limit: str = "lb", **variables: Any) -> dict[str, str]:
         "render_to": str(to),
     }
     program = Path(sys.executable).with_name("ansible-playbook")
-    words = [program, "-i", ROOT / "inventory" / "site.tiers.yml", "-e", json.dumps(settings | variables), "--limit", limit]
+    extra = json.dumps(settings | variables)
+    words = [program, "-i", ROOT / "inventory" / "site.tiers.yml", "-e", extra, "--limit", limit]
     environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
     playbook = Path(__file__).with_name("render.yml")
     done = subprocess.run([*map(str, words), str(playbook)], cwd=ROOT, env=environment, capture_output=True, text=True)
