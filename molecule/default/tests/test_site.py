@@ -59,6 +59,8 @@ class ByName(HTTPAdapter):
 def visitor(vip: str) -> requests.Session:
     session = requests.Session()
     session.verify = AUTHORITY
+    # Otherwise a variable such as REQUESTS_CA_BUNDLE would win over that.
+    session.trust_env = False
     session.mount(f"https://{SITE}", ByName(vip))
     return session
 
@@ -85,7 +87,7 @@ def healed() -> Iterator[None]:
     for name in HOSTS:
         if lab.docker("inspect", "--format", "{{.State.Running}}", lab.container(name)) != "true":
             lab.start(name)
-    for name, unit in (("lb", "haproxy"), ("web", "nginx"), ("app", "guestbook.socket")):
+    for name, unit in (("lb", "haproxy"), ("web", "nginx"), ("app", "gunicorn-guestbook.socket")):
         for number in (1, 2):
             lab.host(f"{name}{number}").run(f"systemctl start {unit}")
     wait_for(whole, 60)
@@ -152,7 +154,7 @@ def test_a_row_written_through_a_vip_is_read_back_from_the_replica() -> None:
     [
         ("lb1", lambda: lab.host("lb1").run("systemctl stop haproxy"), 1.5),
         ("web1", lambda: lab.host("web1").run("systemctl stop nginx"), 0.0),
-        ("app1", lambda: lab.host("app1").run("systemctl stop guestbook.socket guestbook.service"), 0.0),
+        ("app1", lambda: lab.host("app1").run("systemctl stop gunicorn-guestbook.socket gunicorn-guestbook.service"), 0.0),
         ("web2", lambda: lab.kill("web2"), 0.0),
         ("app2", lambda: lab.kill("app2"), 0.0),
     ],
