@@ -9,6 +9,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: app_build
+version_added: 0.1.0
 short_description: Build a release of an application off to the side
 description:
   - Unpacks a release's source into C(<root>/releases/<release>/app), makes its virtual environment, imports the

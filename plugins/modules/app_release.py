@@ -9,6 +9,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: app_release
+version_added: 0.1.0
 short_description: Let a host run a release of an application, and take a bad one back
 description:
   - The release is started on the side first, behind a Unix socket that no client knows, with the service's own sandbox

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: app_release_info
+version_added: 0.1.0
 short_description: Which releases of an application a host has, and what it can run
 description:
   - Reads what M(scaleup.webstack.app_build) and M(scaleup.webstack.app_release) left on the host, and what of the

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: source_archive
+version_added: 0.1.0
 short_description: Pack an application's source into an archive with a reproducible release id
 description:
   - Packs a folder into a C(.tar.gz) on the controller. The same names, contents and executable bits give the same id

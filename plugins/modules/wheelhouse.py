@@ -9,6 +9,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: wheelhouse
+version_added: 0.1.0
 short_description: Collect an application's wheels for a host in one archive
 description:
   - Downloads the wheels of a lock file for another machine's Python and platform, once, and packs them. The hosts then
