@@ -101,7 +101,9 @@ def build(part: Part) -> None:
         bundled = ROOT / ".ansible" / "collections" / "ansible_collections"
         for name in ("ansible", "community"):
             shutil.copytree(bundled / name, collections / "ansible_collections" / name)
-        installed = {"ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_CONFIG": os.devnull}
+        # Without the settings of the checkout, as on a user's machine.
+        (work / "ansible.cfg").write_text("")
+        installed = {"ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_CONFIG": str(work / "ansible.cfg")}
         galaxy_install = ("ansible-galaxy", "collection", "install", "--offline", "-p", collections, tarball)
         part.do(*galaxy_install, cwd=work, env=installed)
         site = work / "my-site"

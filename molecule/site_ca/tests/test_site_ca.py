@@ -105,4 +105,4 @@ def test_impossible_periods_are_refused() -> None:
     ]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode != 0
-    assert "site_ca_renew_days (400) must be less than" in done.stdout
+    assert "site_ca_renew_days (400) must be less than" in done.stdout + done.stderr
