@@ -233,7 +233,7 @@ tiers: {lb: {}, web: {}, app: {}, db: {primary: {host: db1}}}
 """
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleParserError
@@ -253,7 +253,7 @@ from ansible_collections.scaleup.webstack.plugins.plugin_utils.site_config impor
 from ansible_collections.scaleup.webstack.plugins.plugin_utils.topology import Plan, plan_site
 
 try:
-    from ansible.template import trust_as_template
+    from ansible.template import is_trusted_as_template, trust_as_template
 except ImportError:  # before ansible-core 2.19, where strings carry no trust
     trust_as_template = None
 
@@ -265,7 +265,7 @@ class InventoryModule(BaseInventoryPlugin):
 
     NAME = "scaleup.webstack.tiers"
     # All strings that are set come from the configuration file, or are addresses that this plugin wrote (core >= 2.19).
-    # Core 2.19 remembers this of the first source that sets a variable, whichever it is, so _trusted() says it again.
+    # Core 2.19 remembers this of the first source that sets a variable, whichever it is, so _trust() looks.
     trusted_by_default = True
 
     def verify_file(self, path: str) -> bool:
@@ -301,8 +301,7 @@ class InventoryModule(BaseInventoryPlugin):
         plan = plan_site(site, _InventoryView(inventory, self.templar_for), _resolve, problems)
         if problems:
             raise AnsibleParserError(report(problems, path, lines))
-        plan.group_vars[plan.parent_group]["webstack_sources"] = [*_sources(inventory, plan.parent_group), str(path)]
-        self._apply(plan)
+        self._apply(plan, [*_sources(inventory, plan.parent_group), str(path)])
         for warning in plan.warnings:
             self.display.warning(f"{path}: {warning}")
 
@@ -328,14 +327,17 @@ class InventoryModule(BaseInventoryPlugin):
         templar.available_variables = variables
         return templar
 
-    def _apply(self, plan: Plan) -> None:
+    def _apply(self, plan: Plan, sources: list[str]) -> None:
         """Carry out the plan; it has been checked, so nothing here is expected to fail."""
         inventory = self.inventory
         for group, _parent in plan.groups:
             inventory.add_group(group)
+        inventory.set_variable(plan.parent_group, "webstack_sources", sources)
+        trust = _trust(inventory.groups[plan.parent_group].vars["webstack_sources"])
+        inventory.set_variable(plan.parent_group, "webstack_sources", trust(sources))
         for group, variables in plan.group_vars.items():
             for name, value in variables.items():
-                inventory.set_variable(group, name, _trusted(value))
+                inventory.set_variable(group, name, trust(value))
         for group, hosts in plan.joined.items():
             for host in hosts:
                 inventory.add_child(group, host)
@@ -343,17 +345,26 @@ class InventoryModule(BaseInventoryPlugin):
             for member in members:
                 inventory.add_host(member.name, group=group)
                 for name, value in member.variables():
-                    inventory.set_variable(member.name, name, _trusted(value))
+                    inventory.set_variable(member.name, name, trust(value))
         # Last, because with each host that it gets a group walks up to all its ancestors.
         for group, parent in plan.groups:
             if parent is not None:
                 inventory.add_child(parent, group)
 
 
+def _trust(sample: list[str]) -> Callable[[Any], Any]:
+    """What gives values the trust of a playbook: nothing, where core gave it to the sample that was set before."""
+    if trust_as_template is None or all(is_trusted_as_template(text) for text in sample):
+        return _unchanged
+    return _trusted
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
 def _trusted(value: Any) -> Any:
-    """The value with the trust of a playbook on all of its strings: they may be templates, and show as they are."""
-    if trust_as_template is None:
-        return value
+    """The value with trust on all of its strings: they may be templates, and show as they are."""
     if isinstance(value, str):
         return trust_as_template(value)
     if isinstance(value, Mapping):
