@@ -8,6 +8,8 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Molecule asks for colours; tests read what a playbook says.
+    os.environ.update(ANSIBLE_FORCE_COLOR="false", ANSIBLE_NOCOLOR="true")
     config.addinivalue_line("markers", "thorough: takes minutes; runs with ./lab test --thorough")
 
 

@@ -19,6 +19,15 @@ LOGS = ROOT / ".lab" / "log" / "test"
 # The default scenario gets a network of its own, so that a lab that is up does not stand in its way.
 NETWORK = "198.18.200.0/24"
 PYTHON_SOURCES = ["lab", "molecule", "plugins", "roles/haproxy_keepalived/files/haproxy-servers", "tests"]
+# CI may force colours; Molecule then forces them on Ansible, and tests could not read what a playbook says.
+PLAIN = {
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "ANSIBLE_FORCE_COLOR": "false",
+    "ANSIBLE_NOCOLOR": "true",
+    "FORCE_COLOR": "",
+    "NO_COLOR": "1",
+    "PY_COLORS": "0",
+}
 
 Steps = Callable[["Part"], None]
 
@@ -49,7 +58,7 @@ class Part:
 
         :raises subprocess.CalledProcessError: it failed.
         """
-        environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | (env or {})
+        environment = os.environ | PLAIN | (env or {})
         command = [str(word) for word in words]
         with self.log.open("a") as log:
             log.write(f"\n$ {' '.join(command)}\n")

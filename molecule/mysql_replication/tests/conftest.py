@@ -22,7 +22,6 @@ INVENTORY = Path(__file__).parents[1] / "inventory"
 ENVIRONMENT = os.environ | {
     "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
     "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
-    "ANSIBLE_NOCOLOR": "1",
 }
 ADDRESSES = {"db1": "198.18.4.41", "db2": "198.18.4.42", "db3": "198.18.4.43"}
 
