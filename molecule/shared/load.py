@@ -6,6 +6,7 @@ A closed loop stops asking while the service stands still, and so hides an outag
 from __future__ import annotations
 
 import http.client
+import select
 import socket
 import ssl
 import threading
@@ -48,6 +49,12 @@ class Request:
 class _Connections(threading.local):
     def __init__(self) -> None:
         self.open: dict[tuple[str, str, int], http.client.HTTPConnection] = {}
+
+
+def _was_closed(connection: http.client.HTTPConnection) -> bool:
+    """Whether the server has closed a connection that waits: clients watch for that (RFC 9112, 9.5)."""
+    readable, _, _ = select.select([connection.sock], [], [], 0)
+    return bool(readable)
 
 
 class Load:
@@ -159,8 +166,11 @@ class Load:
     def _send(self, request: Request, due: float, kept: bool) -> Result:
         parts = urlsplit(request.url)
         key = (request.connect_to or "", parts.hostname or "", parts.port or 0)
-        reused = kept and key in self._local.open
-        connection = self._local.open.pop(key) if reused else self._connect(request)
+        waiting = self._local.open.pop(key, None) if kept else None
+        if waiting and _was_closed(waiting):
+            waiting.close()
+            waiting = None
+        reused, connection = waiting is not None, waiting or self._connect(request)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         headers = {"Connection": "keep-alive" if kept else "close"} | request.headers
         try:
