@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".lab" / "log" / "test"
 # The default scenario gets a network of its own, so that a lab that is up does not stand in its way.
 NETWORK = "198.18.200.0/24"
+# The scenarios that run on Debian 12, too. MySQL has no package there.
+DEBIAN_12 = ("gunicorn_app", "haproxy_keepalived", "nginx_web")
 PYTHON_SOURCES = ["lab", "molecule", "plugins", "roles/haproxy_keepalived/files/haproxy-servers", "tests"]
 # CI may force colours; Molecule then forces them on Ansible, and tests could not read what a playbook says.
 PLAIN = {
@@ -37,6 +39,8 @@ class Part:
 
     def __init__(self, name: str, steps: Steps) -> None:
         self.name, self.steps = name, steps
+        # Two parts with the same hosts cannot run side by side.
+        self.hosts = name.partition("@")[0]
         self.log = LOGS / f"{name.replace('/', '-')}.log"
         self.took, self.ok = 0.0, False
 
@@ -153,6 +157,7 @@ def parts() -> list[Part]:
     for folder in sorted((ROOT / "molecule").glob("*/molecule.yml")):
         if (name := folder.parent.name) != "default":
             found.append(Part(f"roles/{name}", scenario(name)))
+    found += [Part(f"roles/{name}@12", scenario(name, LAB_DEBIAN="12")) for name in DEBIAN_12]
     return [*found, Part("lint", lint), Part("unit", unit), Part("compat", compat), Part("build", build)]
 
 
@@ -168,7 +173,11 @@ def report(part: Part) -> None:
 def main() -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="./lab test", description=__doc__)
-    parser.add_argument("part", nargs="*", help="for example roles/nginx_web; without one, all of them")
+    parser.add_argument(
+        "part",
+        nargs="*",
+        help="for example roles/nginx_web, or roles/nginx_web@12 (on Debian 12); without one, all",
+    )
     parser.add_argument("--list", action="store_true", help="say which parts there are")
     parser.add_argument("--thorough", action="store_true", help="the tests that take minutes, too")
     parser.add_argument("--jobs", type=int, default=2, help="parts side by side")
@@ -185,17 +194,23 @@ def main() -> int:
         print(f"lab: there is no part {unknown[0]}; there are: {known}", file=sys.stderr)
         return 2
     chosen = [part for part in everything if not arguments.part or part.name in arguments.part]
-    queue, lock = list(chosen), threading.Lock()
+    queue, busy, changed = list(chosen), set[str](), threading.Condition()
 
     def work() -> None:
         while True:
-            with lock:
-                if not queue:
-                    return
-                part = queue.pop(0)
+            with changed:
+                while not (free := [part for part in queue if part.hosts not in busy]):
+                    if not queue:
+                        return
+                    changed.wait()
+                part = free[0]
+                queue.remove(part)
+                busy.add(part.hosts)
             part.run()
-            with lock:
+            with changed:
                 report(part)
+                busy.remove(part.hosts)
+                changed.notify_all()
 
     print(f"{len(chosen)} parts, {arguments.jobs} at a time; logs in {LOGS.relative_to(ROOT)}", flush=True)
     workers = [threading.Thread(target=work) for _ in range(arguments.jobs)]

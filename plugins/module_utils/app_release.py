@@ -30,6 +30,8 @@ from typing import Any
 RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _VARIABLE = re.compile(r'^([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"$', re.MULTILINE | re.DOTALL)
 HISTORY = 100
+# What a release does that has not been switched to.
+BESIDE = ("beside", "ended")
 # Of the host, for whose sake the modules run there.
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -149,7 +151,7 @@ class Releases:
         os.replace(new, self.link)
 
     def load(self) -> dict[str, Any]:
-        """What is recorded: `history` (the oldest first), `void` (id to when and why), `applied` (digests).
+        """What is recorded: `history` (the oldest first), `void` (id to when and why), `applied` (digests), `beside`.
 
         :raises ReleaseError: the record is not readable JSON.
         """
@@ -161,7 +163,7 @@ class Releases:
                 raise ReleaseError(
                     f"{self.record} is damaged ({error}): mend it, or remove it to start afresh"
                 ) from error
-        for key, empty in (("history", []), ("void", {}), ("applied", {})):
+        for key, empty in (("history", []), ("void", {}), ("applied", {}), ("beside", "")):
             state.setdefault(key, empty)
         return state
 
@@ -176,12 +178,29 @@ class Releases:
             os.fchmod(file.fileno(), 0o644)
         os.replace(partial, self.record)
 
+    def demand(self, release: str, state: dict[str, Any], retry_void: bool) -> None:
+        """Whether a release may run on this host.
+
+        :raises ReleaseError: it is void, or not on the host.
+        """
+        void = state["void"].get(release)
+        if void and not retry_void and release != self.current():
+            raise ReleaseError(
+                f"release {release} is void since {void['at']}: {void['reason'].splitlines()[0]}"
+                " - change the source, or say gunicorn_app_retry_void: true to try it again"
+            )
+        if release not in self.built():
+            raise ReleaseError(
+                f"release {release} is not on this host: {self.root} has {', '.join(self.built()) or 'none'}"
+            )
+
     def previous(self, state: dict[str, Any]) -> str:
         """The release that ran last before the current one and can still run; empty when there is none."""
         current, built = self.current(), self.built()
         for event in reversed(state["history"]):
             release = event["release"]
-            if event["ok"] and release != current and release in built and release not in state["void"]:
+            ran = event["ok"] and event["action"] not in BESIDE
+            if ran and release != current and release in built and release not in state["void"]:
                 return str(release)
         return ""
 

@@ -136,185 +136,11 @@ action:
 """
 
 # ruff: noqa: E402 - Ansible wants the documentation before the imports
-import contextlib
-import os
-import shutil
-import time
-from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.scaleup.webstack.plugins.module_utils.app_release import (
-    ReleaseError,
-    Releases,
-    digest,
-    journal,
-    now,
-    systemctl,
-    wait_for_health,
-)
-
-SYSTEM = "/etc/systemd/system"
-RUNTIME = "/run/systemd/system"
-
-
-class Instance:
-    """The service of one application, its socket, and its trial."""
-
-    def __init__(self, asked: dict[str, Any]) -> None:
-        self.releases = Releases(asked["root"])
-        self.asked = asked
-        self.service, self.socket = f"{asked['unit']}.service", f"{asked['unit']}.socket"
-        self.applied = {
-            "config": digest(asked["config"]),
-            "service": digest([os.path.join(SYSTEM, self.service)]),
-            "socket": digest([os.path.join(SYSTEM, self.socket)]),
-            "processes": digest(sorted(os.path.join(SYSTEM, unit) for unit in self.further())),
-        }
-
-    def further(self) -> list[str]:
-        """The units of further processes that are on the host."""
-        with contextlib.suppress(FileNotFoundError):
-            own = (self.service, self.socket)
-            return [u for u in os.listdir(SYSTEM) if u.startswith(f"{self.asked['unit']}.") and u not in own]
-        return []
-
-    def run_processes(self) -> None:
-        """Let the further processes run what the link names, and remove those that are not wanted any more.
-
-        :raises ReleaseError: one of them does not start.
-        """
-        unit = self.asked["unit"]
-        services = [f"{unit}.{name}.service" for name in self.asked["processes"]]
-        timers = [f"{unit}.{name}.timer" for name in self.asked["timers"]]
-        wanted = {*services, *timers, *(f"{unit}.{name}.service" for name in self.asked["timers"])}
-        for other in (u for u in self.further() if u.endswith((".service", ".timer")) and u not in wanted):
-            systemctl("disable", "--now", "--quiet", other, check=False)
-            os.unlink(os.path.join(SYSTEM, other))
-        self.applied["processes"] = digest(sorted(os.path.join(SYSTEM, u) for u in self.further()))
-        if wanted:
-            systemctl("daemon-reload")
-        if services:
-            systemctl("enable", "--quiet", *services)
-            systemctl("restart", *services)
-        if timers:
-            systemctl("enable", "--quiet", "--now", *timers)
-
-    def files(self) -> dict[str, str]:
-        """The files that make the instance, and where their last good copies are."""
-        paths = [*self.asked["config"], *(os.path.join(SYSTEM, unit) for unit in (self.service, self.socket))]
-        return {path: os.path.join(self.releases.root, "good", os.path.basename(path)) for path in paths}
-
-    def keep(self) -> None:
-        """Keep a copy of the files with which the instance is healthy; for root only, there are secrets in them."""
-        os.makedirs(os.path.join(self.releases.root, "good"), mode=0o700, exist_ok=True)
-        for path, good in self.files().items():
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(path, good)
-                os.chmod(good, 0o600)
-
-    def restore(self) -> None:
-        """Bring the last good files back, so that a restart, whyever, does not meet the bad ones."""
-        for path, good in self.files().items():
-            if os.path.exists(good) and digest([path]) != digest([good]):
-                # Owner and mode are those of the file that is there.
-                shutil.copyfile(good, path)
-        systemctl("daemon-reload", check=False)
-
-    def check(self, release: str, address: str, unit: str) -> str:
-        """What is wrong with an instance; empty when it is healthy."""
-        wanted = release if self.asked["health_release"] else ""
-        return wait_for_health(address, self.asked["health_path"], wanted, unit, self.asked["timeout"])
-
-    @contextlib.contextmanager
-    def side_unit(self, release: str) -> Iterator[tuple[str, str]]:
-        """A unit like the service, for `release`, on a Unix socket; its name and the socket's path."""
-        unit = f"{self.asked['unit']}-trial.service"
-        folder = f"{self.asked['unit']}-trial"
-        path, address = os.path.join(RUNTIME, unit), f"/run/{folder}/trial.sock"
-        with open(os.path.join(SYSTEM, self.service), encoding="utf-8") as file:
-            text = file.read()
-        program = self.releases.path(release, "venv", "bin", "gunicorn")
-        config = next((c for c in self.asked["config"] if c.endswith(".py")), "")
-        text += (
-            "\n[Service]\nRestart=no\nExecReload=\nRuntimeDirectory=\n"
-            f"RuntimeDirectory={folder}\nExecStart=\n"
-            f"ExecStart={program} --config {config} --bind unix:{address} --workers 1\n"
-        )
-        # The socket is the service's: the trial has one of its own.
-        text = "\n".join(line for line in text.splitlines() if self.socket not in line) + "\n"
-        os.makedirs(RUNTIME, exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-        try:
-            systemctl("daemon-reload")
-            yield unit, address
-        finally:
-            systemctl("stop", unit, check=False)
-            os.unlink(path)
-            systemctl("daemon-reload", check=False)
-            systemctl("reset-failed", unit, check=False)
-
-    def trial(self, release: str) -> None:
-        """Start a release on the side.
-
-        :raises ReleaseError: it does not answer there; with its last log lines.
-        """
-        began = time.time()
-        with self.side_unit(release) as (unit, address):
-            try:
-                systemctl("start", unit)
-                wrong = self.check(release, address, unit)
-            except ReleaseError:
-                wrong = f"{unit} does not start"
-            if wrong:
-                # Stopped first, so that its last words are there.
-                systemctl("stop", unit, check=False)
-                raise ReleaseError(f"{wrong}\n{journal(unit, began)}")
-
-    def start(self, release: str, new_socket: bool) -> None:
-        """Let the service run what the link names.
-
-        :raises ReleaseError: it does not become healthy; with its last log lines.
-        """
-        began = time.time()
-        systemctl("daemon-reload")
-        systemctl("enable", "--quiet", self.socket, self.service)
-        if new_socket:
-            # A socket can only be bound anew while its service stands still.
-            systemctl("stop", self.service, check=False)
-            systemctl("restart", self.socket)
-        else:
-            systemctl("start", self.socket)
-        try:
-            systemctl("restart", self.service)
-            wrong = self.check(release, self.asked["address"], self.service)
-        except ReleaseError:
-            wrong = f"{self.service} does not start"
-        if wrong:
-            raise ReleaseError(f"{wrong}\n{journal(self.service, began)}")
-
-    def reload(self, release: str) -> None:
-        """Apply changed settings.
-
-        :raises ReleaseError: the service is not healthy with them.
-        """
-        began = time.time()
-        systemctl("reload", self.service)
-        if wrong := self.check(release, self.asked["address"], self.service):
-            raise ReleaseError(f"{wrong}\n{journal(self.service, began)}")
-
-    def prune(self, state: dict[str, Any]) -> None:
-        """Remove the releases that are neither current nor likely to be asked for."""
-        current, built = self.releases.current(), self.releases.built()
-        ran = [e["release"] for e in reversed(state["history"]) if e["ok"]]
-        order = list(dict.fromkeys([current, *(r for r in ran if r not in state["void"])]))
-        # Built and not yet run: a canary's next step.
-        order += [r for r in reversed(built) if r not in order and r not in state["void"]]
-        keep = set([r for r in order if r in built][: max(2, self.asked["keep"])])
-        for release in built:
-            if release not in keep:
-                shutil.rmtree(self.releases.path(release), ignore_errors=True)
+from ansible_collections.scaleup.webstack.plugins.module_utils.app_instance import Instance
+from ansible_collections.scaleup.webstack.plugins.module_utils.app_release import ReleaseError, now, systemctl
 
 
 def target(instance: Instance, state: dict[str, Any]) -> str:
@@ -329,26 +155,8 @@ def target(instance: Instance, state: dict[str, Any]) -> str:
             raise ReleaseError(
                 f"there is no release to go back to: {releases.root} has {', '.join(releases.built()) or 'none'}"
             )
-    void = state["void"].get(release)
-    if void and not instance.asked["retry_void"] and release != releases.current():
-        raise ReleaseError(
-            f"release {release} is void since {void['at']}: {void['reason'].splitlines()[0]}"
-            " - change the source, or say gunicorn_app_retry_void: true to try it again"
-        )
-    if release not in releases.built():
-        raise ReleaseError(
-            f"release {release} is not on this host: {releases.root} has {', '.join(releases.built()) or 'none'}"
-        )
+    releases.demand(release, state, instance.asked["retry_void"])
     return str(release)
-
-
-def record(instance: Instance, state: dict[str, Any], release: str, action: str, wrong: str = "") -> None:
-    """Write down what happened. What went wrong, but for its first line, stays in the journal."""
-    event = {"at": now(), "release": release, "action": action, "reason": instance.asked["reason"], "ok": not wrong}
-    if wrong:
-        event["error"] = wrong.splitlines()[0]
-    state["history"].append(event)
-    instance.releases.save(state)
 
 
 def switch(instance: Instance, state: dict[str, Any], release: str) -> None:
@@ -377,7 +185,7 @@ def switch(instance: Instance, state: dict[str, Any], release: str) -> None:
         except ReleaseError as second:
             back = f"AND {before} DOES NOT COME UP EITHER: {second}"
         state["void"][release] = {"at": now(), "reason": str(error).splitlines()[0]}
-        record(instance, state, release, "switch", str(error))
+        instance.record(state, release, "switch", str(error))
         raise ReleaseError(f"release {release} does not come up and is void; {back}. {error}") from error
     state["void"].pop(release, None)
     if instance.asked["void_current"] and before and before != release:
@@ -385,7 +193,7 @@ def switch(instance: Instance, state: dict[str, Any], release: str) -> None:
         state["void"][before] = {"at": now(), "reason": reason}
     state["applied"] = instance.applied
     instance.keep()
-    record(instance, state, release, "switch")
+    instance.record(state, release, "switch")
     instance.prune(state)
 
 
@@ -413,11 +221,11 @@ def refresh(instance: Instance, state: dict[str, Any], release: str, restart: bo
                 instance.start(release, False)
             except ReleaseError as second:
                 back = f"{back}, AND IT DOES NOT COME UP WITH THEM EITHER: {second}"
-        record(instance, state, release, action, str(error))
+        instance.record(state, release, action, str(error))
         raise ReleaseError(f"release {release} does not come up with its changed settings; {back}. {error}") from error
     state["applied"] = instance.applied
     instance.keep()
-    record(instance, state, release, action)
+    instance.record(state, release, action)
 
 
 def main() -> None:

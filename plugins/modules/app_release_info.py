@@ -50,6 +50,10 @@ previous:
   description: The release that a rollback would go to; empty when there is none.
   type: str
   returned: always
+beside:
+  description: The release that runs beside the service, as of M(scaleup.webstack.app_beside); empty when there is none.
+  type: str
+  returned: always
 built:
   description: The releases that are whole, the oldest first.
   type: list
@@ -126,6 +130,7 @@ def main() -> None:
         current=current,
         since=next((str(e["at"]) for e in reversed(state["history"]) if e["ok"] and e["action"] == "switch"), ""),
         previous=releases.previous(state),
+        beside=state["beside"],
         built=list(environments),
         environments=sorted(set(environments.values())),
         void=state["void"],

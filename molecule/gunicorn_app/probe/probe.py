@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 PART = "0"
 BROKEN = ""
 FOLDER = pathlib.Path(__file__).parent
+GROWN: list[bytearray] = []
 
 if BROKEN == "import":
     raise RuntimeError("broken on purpose while it is imported")
@@ -34,6 +35,9 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         time.sleep(float(parse_qs(environ["QUERY_STRING"]).get("seconds", ["1"])[0]))
     elif path == "/who":
         answer |= {"remote": environ["REMOTE_ADDR"], "scheme": environ["wsgi.url_scheme"], "pid": os.getpid()}
+    elif path == "/grow":
+        GROWN.append(bytearray(int(parse_qs(environ["QUERY_STRING"])["mb"][0]) << 20))
+        answer["pid"] = os.getpid()
     elif path == "/setting":
         answer["setting"] = os.environ.get("SETTING")
         answer["awkward"] = os.environ.get("AWKWARD")

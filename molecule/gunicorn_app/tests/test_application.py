@@ -94,10 +94,11 @@ def test_settings_arrive_as_they_were_written() -> None:
 
 
 def test_only_the_web_tier_is_believed_about_the_client() -> None:
-    """The web server says https; anybody else who says so is not believed."""
-    assert requests.get("http://198.18.3.21/who", timeout=5).json()["scheme"] == "https"
-    direct = requests.get("http://198.18.3.31:8001/who", headers={"X-Forwarded-Proto": "https"}, timeout=5)
-    assert direct.json()["scheme"] == "http"
+    """Who says https from the web server's address is right; anybody else who says so is not believed."""
+    url, header = "http://198.18.3.31:8001/who", {"X-Forwarded-Proto": "https"}
+    assert requests.get(url, headers=header, timeout=5).json()["scheme"] == "http"
+    ask = f"import urllib.request as u; print(u.urlopen(u.Request({url!r}, headers={header})).read().decode())"
+    assert json.loads(lab.host("web1").check_output("python3 -c %s", ask))["scheme"] == "https"
 
 
 def test_the_access_log_is_json_with_the_balancers_id() -> None:
@@ -120,3 +121,30 @@ def test_background_processes_are_of_the_same_release() -> None:
     assert machine.check_output("systemctl is-active gunicorn-probe.nightly.timer") == "active"
     machine.check_output("systemctl start gunicorn-probe.nightly.service")
     assert f"beat {release} {release} --once" in machine.run("journalctl -u gunicorn-probe.nightly -o cat").stdout
+
+
+def test_a_worker_that_has_grown_too_large_is_replaced() -> None:
+    machine = lab.host("app2")
+    master = machine.check_output("systemctl show -P MainPID gunicorn-probe.service")
+    before = machine.check_output(f"pgrep -P {master}").split()
+    grown = requests.get("http://198.18.3.32:8001/grow?mb=200", timeout=10)
+    assert grown.status_code == 200, "its last request is answered"
+
+    def replaced() -> bool:
+        now = machine.run(f"pgrep -P {master}").stdout.split()
+        return len(now) == len(before) and str(grown.json()["pid"]) not in now
+
+    assert wait_for(replaced, 20)
+    assert machine.check_output("systemctl show -P MainPID gunicorn-probe.service") == master
+
+
+def test_an_application_may_have_a_unix_socket() -> None:
+    ask = (
+        "import http.client, socket; c = http.client.HTTPConnection('x'); c.sock = socket.socket(socket.AF_UNIX);"
+        "c.sock.connect('/run/quiet.sock'); c.request('GET', '/healthz'); print(c.getresponse().read().decode())"
+    )
+    for host in HOSTS:
+        machine = lab.host(host)
+        release = machine.file("/srv/quiet/current").linked_to.rpartition("/")[2]
+        # As the account of a web server on the same host.
+        assert json.loads(machine.check_output("runuser -u www-data -- python3 -c %s", ask))["release"] == release

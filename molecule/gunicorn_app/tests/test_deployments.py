@@ -4,112 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
-from labtest import Lab, inventories, wait_for
-from load import Load, Request, Result
-
-ROOT = Path(__file__).parents[3]
-SCENARIO = ROOT / "molecule/gunicorn_app"
-WEB = "http://198.18.3.21"
-HOSTS = ("app1", "app2")
-SECRET = "not-to-be-found-anywhere"
-# The same content is the same release, and may be void since the last run of these tests.
-RUN = uuid.uuid4().hex[:8]
-lab = Lab("webstack-app")
-
-
-def play(name: str, *words: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run one of the collection's playbooks, or one of the scenario's (a path), over the scenario's inventory."""
-    path = name if "/" in name else str(ROOT / "playbooks" / f"{name}.yml")
-    call = ["ansible-playbook", path, *inventories(SCENARIO / "inventory")]
-    environment = os.environ | {
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"),
-        "LAB_CHECKOUT": str(ROOT),
-    }
-    call += [*words, "--extra-vars", json.dumps(variables)]
-    return subprocess.run(call, capture_output=True, text=True, env=environment, cwd=ROOT)
-
-
-def deploy(source: Path, *words: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-    return play("deploy", *words, probe_src=str(source), gunicorn_app_only=["probe"], **variables)
-
-
-def recap(done: subprocess.CompletedProcess[str]) -> str:
-    return done.stdout[-3000:] + done.stderr[-2000:]
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """A copy of the probe to be changed; in a folder of the same name, so that the same content is the same release."""
-    return Path(shutil.copytree(SCENARIO / "probe", tmp_path / "probe"))
-
-
-def edit(source: Path, part: str, broken: str = "") -> Path:
-    """Another release of the probe: every part of it says `part`, and of which run it is."""
-    part = f"{part} of {RUN}"
-    text = (SCENARIO / "probe/probe.py").read_text()
-    text = text.replace('PART = "0"', f'PART = "{part}"').replace('BROKEN = ""', f'BROKEN = "{broken}"')
-    (source / "probe.py").write_text(text)
-    (source / "part.txt").write_text(part + "\n")
-    return source
-
-
-def releases() -> dict[str, str]:
-    """What each host runs, asked of the hosts themselves."""
-    found = {}
-    for host, address in zip(HOSTS, ("198.18.3.31", "198.18.3.32"), strict=True):
-        found[host] = requests.get(f"http://{address}:8001/parts", timeout=10).json()["release"]
-    return found
-
-
-def running() -> str:
-    """The one release that all hosts run."""
-    (release,) = set(releases().values())
-    return release
-
-
-def record(host: str) -> dict[str, Any]:
-    text = lab.host(host).check_output("cat /srv/probe/releases.json")
-    found: dict[str, Any] = json.loads(text)
-    return found
-
-
-@contextmanager
-def load(rate: float = 40) -> Iterator[Load]:
-    """Reads and writes, on kept-alive and on new connections; every one has to be answered, and by one release."""
-    wrong: list[str] = []
-
-    def look(request: Request, result: Result) -> None:
-        if result.status != 200:
-            return
-        answer = json.loads(result.body)
-        if request.method == "POST" and answer["body"] != "hello":
-            wrong.append(f"another body: {answer}")
-        if "imported" in answer:
-            # part -> release has to be one and the same for what was imported, what is read, and the packages.
-            if answer["imported"] != answer["read"] or answer["packages"] != answer["release"]:
-                wrong.append(f"half switched: {answer}")
-            seen.setdefault(answer["imported"], set()).add(answer["release"])
-
-    seen: dict[str, set[str]] = {}
-    mix = [Request(f"{WEB}/parts"), Request(f"{WEB}/echo", "POST", b"hello"), Request(f"{WEB}/parts")]
-    with Load(mix, rate=rate, timeout=20, on_result=look) as running_load:
-        yield running_load
-    assert not running_load.failures, running_load.summary()
-    assert {r.status for r in running_load.results} == {200}
-    assert not wrong, wrong[:3]
-    assert all(len(found) == 1 for found in seen.values()), seen
+from labtest import wait_for
+from releasing import (
+    HOSTS,
+    ROOT,
+    SCENARIO,
+    SECRET,
+    WEB,
+    deploy,
+    edit,
+    lab,
+    load,
+    play,
+    recap,
+    record,
+    releases,
+    running,
+)
 
 
 @pytest.mark.thorough
@@ -137,6 +55,7 @@ def test_a_bad_release_leaves_the_old_one_serving(source: Path, broken: str) -> 
     assert done.returncode != 0
     assert "broken on purpose" in done.stdout, recap(done)
     assert running() == before
+    assert " down;" not in lab.host("web1").check_output("cat /etc/nginx/nginx.conf"), "nothing stays drained"
     for host in HOSTS:
         assert lab.host(host).file("/srv/probe/current").linked_to == f"/srv/probe/releases/{before}"
     # The first host tried it on the side; the second was not touched.
@@ -186,6 +105,60 @@ def test_a_canary_and_then_the_rest(source: Path) -> None:
         assert deploy(edit(source, "canary two"), "--limit", "app1").returncode == 0
         assert deploy(source).returncode == 0
     assert running() == releases()["app1"] != before
+
+
+def blue_green(step: str, source: Path) -> subprocess.CompletedProcess[str]:
+    return play("blue_green", gunicorn_app_blue_green=step, probe_src=str(source), gunicorn_app_reason=step)
+
+
+def served() -> set[str]:
+    """The releases that the web server's answers come from."""
+    return {requests.get(f"{WEB}/parts", timeout=10).json()["release"] for _ in range(8)}
+
+
+def beside() -> dict[str, str]:
+    """The state of the unit beside the service, on each host."""
+    return {h: lab.host(h).run("systemctl is-active gunicorn-probe-beside.service").stdout.strip() for h in HOSTS}
+
+
+def test_a_release_beside_the_other_is_switched_to_and_back_in_one_step(source: Path) -> None:
+    before = running()
+    edit(source, "green")
+    with load():
+        done = blue_green("start", source)
+        assert done.returncode == 0, recap(done)
+        assert running() == before, "the services run what they ran"
+        (new,) = served()
+        assert new != before and set(beside().values()) == {"active"}
+        # The site play keeps the choice.
+        done = play(str(SCENARIO / "converge.yml"), "--limit", "web")
+        assert done.returncode == 0 and re.search(r"web1 .*changed=0", done.stdout), recap(done)
+        assert served() == {new}
+        done = blue_green("back", source)
+        assert done.returncode == 0, recap(done)
+        assert served() == {before} == {running()}
+        assert set(beside().values()) == {"inactive"}
+        assert all(record(host)["void"][new]["reason"] == "back" for host in HOSTS)
+        again = blue_green("start", source)
+        assert again.returncode != 0 and f"release {new}" in again.stdout and "is void" in again.stdout, recap(again)
+
+        assert blue_green("start", edit(source, "greener")).returncode == 0
+        (newer,) = served()
+        done = blue_green("finish", source)
+        assert done.returncode == 0, recap(done)
+        assert served() == {newer} == {running()}
+        assert set(beside().values()) == {"inactive"}
+    nothing = blue_green("finish", source)
+    assert nothing.returncode != 0 and "no release of probe runs beside the other on app1" in nothing.stdout
+
+
+def test_a_bad_release_beside_the_other_gets_no_request(source: Path) -> None:
+    before = running()
+    with load():
+        done = blue_green("start", edit(source, "bad beside", "health"))
+        assert done.returncode != 0 and "broken on purpose" in done.stdout, recap(done)
+    assert served() == {before} == {running()}
+    assert set(beside().values()) == {"inactive"}
 
 
 @pytest.mark.thorough

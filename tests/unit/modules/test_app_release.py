@@ -27,6 +27,7 @@ def history(*names: str, failed: tuple[str, ...] = ()) -> dict[str, Any]:
         "history": [{"release": n, "ok": n not in failed, "action": "switch", "at": "x"} for n in names],
         "void": {},
         "applied": {},
+        "beside": "",
     }
 
 
@@ -76,7 +77,7 @@ def test_the_record_is_kept(tmp_path: Path) -> None:
     releases = built(tmp_path, "a")
     releases.switch("a")
     state = releases.load()
-    assert state == {"history": [], "void": {}, "applied": {}}
+    assert state == {"history": [], "void": {}, "applied": {}, "beside": ""}
     state["history"] = history(*"ab")["history"] * 100
     releases.save(state)
     again = releases.load()
@@ -90,6 +91,16 @@ def test_the_record_is_kept(tmp_path: Path) -> None:
 def instance(root: Path, **asked: Any) -> module.Instance:
     words = {"root": str(root), "unit": "gunicorn-x", "config": [], "keep": 2, "retry_void": False, "release": "a"}
     return module.Instance(words | asked)
+
+
+def test_what_runs_beside_the_service_stays_and_is_nothing_to_go_back_to(tmp_path: Path) -> None:
+    releases = built(tmp_path, *"abcde")
+    releases.switch("d")
+    state = history("d") | {"beside": "a"}
+    state["history"].append({"release": "a", "action": "beside", "ok": True})
+    instance(tmp_path).prune(state)
+    assert sorted(releases.built()) == ["a", "d"]
+    assert releases.previous(state) == ""
 
 
 def test_what_ran_last_stays_and_what_is_void_goes(tmp_path: Path) -> None:
