@@ -127,7 +127,9 @@ def run(argv: list[str], what: str) -> None:
 
     :raises ReleaseError: it failed; with the last lines of what it said.
     """
-    done = subprocess.run(argv, capture_output=True, text=True)
+    # pip asks the host's own store whom to trust; uv does when it is told to (it has had two names for that).
+    environment = {**os.environ, "UV_NATIVE_TLS": "true", "UV_SYSTEM_CERTS": "true"}
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment)
     if done.returncode:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         raise ReleaseError(f"{what}: " + "\n".join(lines[-15:]))

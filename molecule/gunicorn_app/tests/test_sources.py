@@ -66,7 +66,7 @@ def test_a_revision_from_git(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_uv_and_an_index_make_the_same_environment(source: Path, tmp_path: Path) -> None:
+def test_uv_installs_the_wheels_of_the_controller(source: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", tmp_path, "uv"], check=True)
     with zipfile.ZipFile(next(tmp_path.glob("uv-*.whl"))) as wheel:
         name = next(name for name in wheel.namelist() if name.endswith("/scripts/uv"))
@@ -76,7 +76,7 @@ def test_uv_and_an_index_make_the_same_environment(source: Path, tmp_path: Path)
         lab.docker("cp", str(tmp_path / "uv"), f"{lab.container(host)}:/usr/local/bin/uv")
     edit(source, "uv")
     (source / "requirements.txt").write_text("itsdangerous==2.2.0\n")
-    done = deploy(source, gunicorn_app_installer="uv", gunicorn_app_wheels="index")
+    done = deploy(source, gunicorn_app_installer="uv")
     assert done.returncode == 0, recap(done)
     for host in HOSTS:
         lab.host(host).check_output("/srv/probe/current/venv/bin/python -c 'import itsdangerous'")
