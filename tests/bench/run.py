@@ -12,7 +12,7 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> int:
     """The command line; the exit code is that of the first part that failed."""
-    found = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.name != "run.py"}
+    found = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.name[0] != "_" and path.name != "run.py"}
     parser = argparse.ArgumentParser(prog="./lab bench", description=__doc__)
     parser.add_argument("part", nargs="*", help=f"one of: {', '.join(found)}; without one, all of them")
     arguments = parser.parse_args()

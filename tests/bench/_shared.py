@@ -1,0 +1,78 @@
+"""What the benchmarks on containers share: a playbook, a load from a client, and ratios of pairs."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "molecule" / "shared"))
+from labtest import Lab, inventories  # noqa: E402 - the path comes first
+
+
+def play(path: Path, inventory: Path, *words: str) -> None:
+    """Run a playbook.
+
+    :raises SystemExit: it failed; with the end of what it printed.
+    """
+    environment = os.environ | {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
+        "LAB_CHECKOUT": str(ROOT),
+    }
+    call = ["ansible-playbook", *inventories(inventory), path, *words]
+    done = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{path.name} failed:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+
+
+def wrk(lab: Lab, client: str, url: str, connections: int, seconds: int, name: str = "") -> float:
+    """Requests per second that a host of the lab gets answered with success, on kept-alive connections.
+
+    :raises SystemExit: an answer was an error.
+    """
+    host = f"-H 'Host: {name}'" if name else ""
+    said = lab.host(client).check_output(f"wrk -t1 -c{connections} -d{seconds}s {host} {url}")
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    if not rate or "Non-2xx" in said or "Socket errors" in said:
+        raise SystemExit(f"{url} did not answer every request:\n{said}")
+    return float(rate[1])
+
+
+def pairs(repeat: int, a: Callable[[], float], b: Callable[[], float]) -> tuple[float, float, float]:
+    """Medians of `repeat` pairs, in the order A B, B A, A B: of a, of b, and of a / b."""
+    found = []
+    for number in range(repeat):
+        if number % 2:
+            second, first = b(), a()
+        else:
+            first, second = a(), b()
+        found.append((first, second))
+    return (
+        statistics.median(first for first, _ in found),
+        statistics.median(second for _, second in found),
+        statistics.median(first / second for first, second in found),
+    )
+
+
+class Table:
+    """The rows of a benchmark; counts those that miss their limit."""
+
+    def __init__(self, repeat: int, what: str) -> None:
+        self.missed = 0
+        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; medians of {repeat}, {what}", flush=True)
+
+    def row(self, title: str, unit: str, values: tuple[float, float, float], limit: str = "") -> None:
+        """Print one: a, b, a / b, and whether that keeps a limit such as ">= 0.95"."""
+        verdict = "-"
+        if limit:
+            bound = float(limit.split()[1])
+            ok = values[2] <= bound if limit.startswith("<=") else values[2] >= bound
+            self.missed += not ok
+            verdict = f"{limit}  {'ok' if ok else 'MISSED'}"
+        print(f"{title:<58} {values[0]:>8.1f} / {values[1]:>8.1f} {unit:<3} = {values[2]:>5.2f}  {verdict}", flush=True)
