@@ -2,111 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-import ssl
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import requests
-from labtest import Lab, inventories, wait_for
-from load import Load, Request
-from requests.adapters import HTTPAdapter
-
-ROOT = Path(os.environ.get("MOLECULE_PROJECT_DIRECTORY", Path(__file__).parents[3]))
-INVENTORY = Path(os.environ.get("LAB_INVENTORY", ROOT / "molecule" / "default" / "inventory"))
-SITE = "www.lab.test"
-lab = Lab()
-
-
-def inventory() -> dict[str, Any]:
-    """Host name to its variables, by the project's own plugin."""
-    words = ["ansible-inventory", "-i", str(INVENTORY), "--list"]
-    environment = os.environ | {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections")}
-    text = subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
-    found: dict[str, Any] = json.loads(text)["_meta"]["hostvars"]
-    return found
-
-
-HOSTS = inventory()
-VIPS = {vip["name"]: vip["address"] for vip in HOSTS["lb1"]["webstack_vips"]}
-PUBLIC = [VIPS["public1"], VIPS["public2"]]
-AUTHORITY = str(INVENTORY / ".pki" / "ca.pem")
-
-
-class ByName(HTTPAdapter):
-    """Sends requests for the site to one VIP, as the site's DNS would."""
-
-    def __init__(self, vip: str) -> None:
-        self.vip = vip
-        super().__init__()
-
-    def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        self.poolmanager.connection_pool_kw |= {"server_hostname": SITE, "assert_hostname": SITE}
-        request.url = request.url.replace(f"https://{SITE}", f"https://{self.vip}")
-        request.headers["Host"] = SITE
-        return super().send(request, *args, **kwargs)
-
-
-def visitor(vip: str) -> requests.Session:
-    session = requests.Session()
-    session.verify = AUTHORITY
-    # Otherwise a variable such as REQUESTS_CA_BUNDLE would win over that.
-    session.trust_env = False
-    session.mount(f"https://{SITE}", ByName(vip))
-    return session
-
-
-def served_by(page: str) -> dict[str, str]:
-    return dict(re.findall(r"<li><span>([^<]+)</span><strong>([^<]+)</strong>", page))
-
-
-def whole() -> bool:
-    """Every VIP answers, and every tier has both of its machines in use."""
-    for vip in PUBLIC:
-        answers = [served_by(visitor(vip).get(f"https://{SITE}/", timeout=3).text) for _ in range(8)]
-        if {a["Web server"] for a in answers} != {"web1", "web2"} or "none" in str(answers):
-            return False
-        if {a["Application"] for a in answers} != {"app1", "app2"}:
-            return False
-    return True
-
-
-@pytest.fixture
-def healed() -> Iterator[None]:
-    """What a test stopped is started again, and the site is whole before the next."""
-    yield
-    for name in HOSTS:
-        if lab.docker("inspect", "--format", "{{.State.Running}}", lab.container(name)) != "true":
-            lab.start(name)
-    for name, unit in (("lb", "haproxy"), ("web", "nginx"), ("app", "gunicorn-guestbook.socket")):
-        for number in (1, 2):
-            lab.host(f"{name}{number}").run(f"systemctl start {unit}")
-    wait_for(whole, 60)
-
-
-def traffic(**settings: Any) -> Load:
-    """Reads and writes through both VIPs."""
-    asks = []
-    for vip in PUBLIC:
-        write = Request(
-            f"https://{SITE}/entries",
-            method="POST",
-            body=json.dumps({"author": "load", "message": "under load"}).encode(),
-            headers={"Content-Type": "application/json"},
-            connect_to=vip,
-        )
-        asks += [Request(f"https://{SITE}/", connect_to=vip)] * 3 + [write]
-        asks += [Request(f"https://{SITE}/static/style.css", connect_to=vip)]
-    return Load(asks, rate=40, timeout=10, context=ssl.create_default_context(cafile=AUTHORITY), **settings)
+from labtest import wait_for
+from visiting import AUTHORITY, HOSTS, INVENTORY, PUBLIC, ROOT, SITE, lab, played, served_by, traffic, visitor, whole
 
 
 @pytest.mark.parametrize("vip", PUBLIC)
@@ -172,31 +80,22 @@ def test_the_site_goes_on_without_one_machine(host: str, event: Callable[[], obj
     assert visitors.outage() <= allowed or not reads, visitors.summary()
 
 
-def converge(*options: str) -> str:
-    """Run the site play on what is up; returns what it printed."""
-    words = ["ansible-playbook", *inventories(INVENTORY), *options, str(ROOT / "site.yml")]
-    environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LAB_CHECKOUT": str(ROOT)}
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    return done.stdout
-
-
 def test_a_run_limited_to_one_tier_changes_nothing() -> None:
-    recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+)", converge("--limit", "web"), re.MULTILINE)
+    recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+)", played("site", "--limit", "web"), re.MULTILINE)
     assert sorted(recap) == [("web1", "0"), ("web2", "0")]
 
 
 @pytest.mark.parametrize("mode", ["offload", "passthrough"])
 def test_one_variable_changes_how_the_whole_site_does_tls(mode: str) -> None:
     try:
-        converge("--limit", "lb:web", "-e", f"webstack_tls_mode={mode}")
+        played("site", "--limit", "lb:web", "-e", f"webstack_tls_mode={mode}")
         for vip in PUBLIC:
             parts = wait_for(lambda vip=vip: served_by(visitor(vip).get(f"https://{SITE}/", timeout=5).text), 20)
             assert parts["Database, writes"] == "db1"
         plain = subprocess.run(["curl", "-s", f"http://{HOSTS['web1']['tier_address']}/nginx-healthz"], check=False)
         assert (plain.returncode == 0) == (mode == "offload")
     finally:
-        converge("--limit", "lb:web")
+        played("site", "--limit", "lb:web")
     wait_for(whole, 60)
 
 
