@@ -40,16 +40,25 @@ def holders_on(name: str) -> set[str]:
     return {vip for vip, address in VIPS.items() if f" {address}/" in addresses}
 
 
-def load(rate: float = 200, method: str = "GET", timeout: float = 5, workers: int = 200) -> Load:
+def load(
+    rate: float = 200,
+    method: str = "GET",
+    timeout: float = 5,
+    workers: int = 200,
+    verify: bool = True,
+    vips: tuple[str, str] | tuple[str] = ("public1", "public2"),
+) -> Load:
     """Requests over both public VIPs, every second one on a kept-alive connection.
 
     :param rate: per second, in all.
     :param timeout: seconds until a request counts as failed.
     """
-    requests = [Request(f"https://{SITE}/{vip}", method, connect_to=VIPS[vip]) for vip in ("public1", "public2")]
     # By turns of two, so that either VIP gets both kinds of connections.
-    requests = [requests[0], requests[0], requests[1], requests[1]]
-    return Load(requests, rate=rate, timeout=timeout, context=context(), workers=workers)
+    requests = [Request(f"https://{SITE}/{vip}", method, connect_to=VIPS[vip]) for vip in vips for _ in range(2)]
+    settings = context()
+    if not verify:
+        settings.check_hostname, settings.verify_mode = False, ssl.CERT_NONE
+    return Load(requests, rate=rate, timeout=timeout, context=settings, workers=workers)
 
 
 def at_home() -> bool:

@@ -11,7 +11,7 @@ from labtest import wait_for
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cluster import ADDRESS, at_home, lab, running  # noqa: E402
+from cluster import ADDRESS, at_home, lab, running
 
 
 @pytest.fixture(autouse=True)
