@@ -89,5 +89,3 @@ def test_draining_a_server_that_does_not_exist_says_which_there_are() -> None:
     done = lab.host("lb1").run("haproxy-servers drain web9")
     assert done.rc == 2
     assert "no backend has a server web9; there are: web1, web2" in done.stderr
-
-

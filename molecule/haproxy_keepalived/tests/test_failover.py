@@ -52,8 +52,6 @@ def test_reloads_lose_no_request() -> None:
     assert clients.failures == [], clients.summary()
 
 
-
-
 def test_a_partition_between_the_balancers_ends_with_one_holder_each_and_no_flapping() -> None:
     """Neither hears the other: both have all VIPs; when they hear each other again, each VIP has one holder."""
 
