@@ -1,4 +1,4 @@
-"""The balancers as clients see them: through the VIPs, while things happen to them."""
+"""The balancers as clients see them, through the VIPs; and what becomes of variables that are wrong."""
 
 from __future__ import annotations
 
@@ -8,69 +8,15 @@ import re
 import socket
 import ssl
 import subprocess
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from labtest import Lab, inventories, wait_for
-from load import Load, Request
-
-ROOT = Path(os.environ.get("MOLECULE_PROJECT_DIRECTORY", Path(__file__).parents[3]))
-SCENARIO = ROOT / "molecule" / "haproxy_keepalived"
-VIPS = {"public1": "198.18.1.101", "public2": "198.18.1.102", "internal": "198.18.1.103"}
-ADDRESS = {"lb1": "198.18.1.11", "lb2": "198.18.1.12"}
-SITE = "www.lab.test"
-lab = Lab("webstack-haproxy")
-
-
-def context() -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(SCENARIO / "inventory" / ".pki" / "ca.pem"))
-
-
-def curl(vip: str, *options: str, path: str = "/") -> str:
-    words = ["curl", "--silent", "--show-error", "--max-time", "5", "--cacert", f"{SCENARIO}/inventory/.pki/ca.pem"]
-    words += ["--resolve", f"{SITE}:443:{VIPS[vip]}", *options, f"https://{SITE}{path}"]
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
-
-
-def running(name: str) -> bool:
-    return lab.docker("inspect", "--format", "{{.State.Running}}", lab.container(name)) == "true"
-
-
-def holders_on(name: str) -> set[str]:
-    """The VIPs that a balancer has."""
-    addresses = lab.host(name).run("ip -4 -o address show").stdout
-    return {vip for vip, address in VIPS.items() if f" {address}/" in addresses}
-
-
-def load(rate: float = 100) -> Load:
-    requests = [Request(f"https://{SITE}/{vip}", connect_to=VIPS[vip]) for vip in ("public1", "public2")]
-    return Load(requests, rate=rate, timeout=5, context=context())
-
-
-def at_home() -> bool:
-    """Each balancer has its own VIP, and both answer."""
-    return holders_on("lb1") == {"public1", "internal"} and holders_on("lb2") == {"public2"}
-
-
-@pytest.fixture(autouse=True)
-def healed() -> Iterator[None]:
-    """Every test starts from, and leaves, a whole cluster."""
-    wait_for(at_home, 60)
-    yield
-    for name in ADDRESS:
-        if not running(name):
-            lab.start(name)
-        lab.mend(name)
-        lab.host(name).run("pkill -CONT -x haproxy; systemctl start haproxy keepalived")
-    wait_for(at_home, 60)
+from cluster import ADDRESS, SITE, VIPS, at_home, curl, lab, play, server, servers
+from labtest import wait_for
 
 
 @pytest.mark.parametrize("vip", ["public1", "public2"])
 def test_each_vip_answers_with_a_certificate_that_verifies(vip: str) -> None:
-    served = {json.loads(curl(vip))["server"] for _ in range(4)}
-    assert served == {"web1", "web2"}, "round robin over both web servers"
+    assert servers(vip=vip) == {"web1", "web2"}, "round robin over both web servers"
 
 
 @pytest.mark.parametrize("vip", ["public1", "public2"])
@@ -128,112 +74,6 @@ def test_statistics_and_metrics_are_for_the_operators_hosts_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("event", "outage"),
-    [
-        ("pkill -KILL -x haproxy", 1.0),
-        ("pkill -STOP -x haproxy", 3.0),
-        ("systemctl stop keepalived", 0.3),
-    ],
-    ids=["haproxy killed", "haproxy hung", "keepalived stopped"],
-)
-def test_a_balancer_fails_and_the_other_takes_its_vip(event: str, outage: float) -> None:
-    with load() as clients:
-        time.sleep(1)
-        lab.host("lb1").run(event)
-        time.sleep(5)
-        before_last_second = time.monotonic() - 1
-    assert clients.outage() <= outage, clients.summary()
-    assert not [failure for failure in clients.failures if failure.due > before_last_second], clients.summary()
-
-
-@pytest.mark.parametrize("event", ["killed", "cut off"])
-def test_a_balancer_is_gone_and_the_other_takes_its_vip(event: str) -> None:
-    with load() as clients:
-        time.sleep(1)
-        lab.kill("lb1") if event == "killed" else lab.cut("lb1")
-        wait_for(lambda: holders_on("lb2") == set(VIPS), 10)
-        time.sleep(1)
-        before_last_second = time.monotonic() - 0.5
-        time.sleep(0.5)
-    # The engine itself takes a moment to carry out the command, which counts against us.
-    assert clients.outage() <= 1.0, clients.summary()
-    assert not [failure for failure in clients.failures if failure.due > before_last_second], clients.summary()
-
-
-def test_reloads_lose_no_request() -> None:
-    host = lab.host("lb1")
-    with load() as clients:
-        for _ in range(50):
-            assert host.run("systemctl reload haproxy").rc == 0
-            time.sleep(0.1)
-    assert len(clients.results) > 500
-    assert clients.failures == [], clients.summary()
-
-
-@pytest.mark.parametrize("event", ["killed", "unhealthy"])
-def test_a_back_end_fails_and_no_request_does(event: str) -> None:
-    host = lab.host("web1")
-    with load() as clients:
-        time.sleep(1)
-        host.run(
-            "systemctl kill -s KILL stub; systemctl stop stub" if event == "killed" else "touch /run/stub-unhealthy"
-        )
-        time.sleep(4)
-        settled = time.monotonic()
-        time.sleep(1)
-        host.run("rm -f /run/unhealthy; systemctl start stub")
-        wait_for(lambda: json.loads(curl("public1"))["server"] == "web1", 15)
-    late = [failure for failure in clients.failures if failure.due > settled]
-    assert late == [], clients.summary()
-    if event == "killed":
-        assert clients.failures == [], clients.summary()
-
-
-def states(name: str) -> dict[str, str]:
-    """Backend and server to status, on one balancer."""
-    rows = json.loads(lab.host(name).check_output("haproxy-servers show --json"))
-    return {f"{row['backend']}/{row['server']}": row["status"] for row in rows}
-
-
-def test_a_back_end_is_drained_and_comes_back_and_no_request_fails() -> None:
-    with load() as clients:
-        time.sleep(1)
-        for name in ADDRESS:
-            assert lab.host(name).check_output("haproxy-servers drain web1") == "changed"
-            assert lab.host(name).check_output("haproxy-servers drain web1") == "unchanged"
-        assert {json.loads(curl("public1"))["server"] for _ in range(4)} == {"web2"}
-        lab.host("web1").run("systemctl stop stub; systemctl start stub")
-        for name in ADDRESS:
-            lab.host(name).check_output("systemctl reload haproxy")
-            assert states(name)["web/web1"].startswith("DRAIN"), "a reload keeps who is drained"
-            assert states(name)["web_plain/web1"].startswith("DRAIN")
-        for name in ADDRESS:
-            assert lab.host(name).check_output("haproxy-servers ready web1") == "changed"
-        wait_for(lambda: {json.loads(curl("public1"))["server"] for _ in range(4)} == {"web1", "web2"}, 15)
-    assert clients.failures == [], clients.summary()
-
-
-def test_draining_a_server_that_does_not_exist_says_which_there_are() -> None:
-    done = lab.host("lb1").run("haproxy-servers drain web9")
-    assert done.rc == 2
-    assert "no backend has a server web9; there are: web1, web2" in done.stderr
-
-
-def play(**variables: object) -> subprocess.CompletedProcess[str]:
-    """Converge the balancers with other variables."""
-    words = [
-        "ansible-playbook",
-        *inventories(SCENARIO / "inventory"),
-        "--limit",
-        "lb",
-        "-e",
-        json.dumps(variables),
-        str(SCENARIO / "balancers.yml"),
-    ]
-    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
-
-
-@pytest.mark.parametrize(
     ("variables", "message"),
     [
         ({"haproxy_keepalived_routes": [{"path": "/api/", "backend": "ap"}]}, "names the backend ap."),
@@ -253,7 +93,7 @@ def test_a_bad_variable_fails_the_play_and_the_site_goes_on(variables: dict[str,
     assert re.search(message, done.stdout + done.stderr), done.stdout
     assert configuration() == before
     assert lab.host("lb1").run("systemctl reload haproxy && haproxy -c -q -f /etc/haproxy/haproxy.cfg").rc == 0
-    assert json.loads(curl("public1"))["server"]
+    assert server()
 
 
 def test_a_visitor_is_told_when_no_server_is_left() -> None:
@@ -267,7 +107,7 @@ def test_a_visitor_is_told_when_no_server_is_left() -> None:
     finally:
         for name in ("web1", "web2"):
             lab.host(name).run("rm -f /run/unhealthy")
-    wait_for(lambda: json.loads(curl("public1"))["server"], 15)
+    wait_for(server, 15)
 
 
 def test_protection_and_json_logs() -> None:

@@ -72,3 +72,21 @@ def test_statistics_are_read_by_name(program: ModuleType) -> None:
 def test_a_server_that_is_drained_and_down_is_drained(program: ModuleType) -> None:
     rows = "7 web 1 web1 10.0.0.21 0 8 1 443\n7 web 2 web2 10.0.0.22 0 0 1 443\n8 app 1 app1 10.0.0.31 2 9 0 8000\n"
     assert program.drained(HEADER + rows) == {("web", "web1"), ("app", "app1")}
+
+
+@pytest.mark.parametrize(
+    ("row", "counted"),
+    [
+        ("733             master          1 [failed: 0]   0d00h03m13s     2.6.12-1+deb12u4", (1, 0)),
+        ("928             master          12 [failed: 2]  0d00h08m01s     3.0.11-1+deb13u5", (12, 2)),
+    ],
+    ids=["HAProxy 2.6", "HAProxy 3.0"],
+)
+def test_the_master_says_whether_a_reload_failed(program: ModuleType, row: str, counted: tuple[int, int]) -> None:
+    text = f"#<PID>          <type>          <reloads>\n{row}\n# workers\n1 worker 3 0d 3\n"
+    assert program.reloads(text) == counted
+
+
+def test_an_answer_of_the_master_that_is_not_understood_is_said(program: ModuleType) -> None:
+    with pytest.raises(OSError, match="not understood"):
+        program.reloads("")

@@ -113,3 +113,20 @@ def test_routes_and_extra_lines_are_in_the_frontend(tmp_path: Path) -> None:
     assert "use_backend app if { req.hdr(host),host_only -i api.example.org } { path_beg /v1/ }" in frontend
     assert "use_backend app if { path_beg /admin/ }" in frontend
     assert "option nolinger" in frontend
+
+
+def test_the_challenges_of_an_authority_are_answered_before_the_redirect(tmp_path: Path) -> None:
+    variables = {
+        "haproxy_keepalived_acme_directory": "https://ca.test/dir",
+        "haproxy_keepalived_acme_names": ["a.test"],
+    }
+    text = render(tmp_path, "lb1", haproxy_keepalived_acme_dir="/nonexistent", **variables)["lb1-haproxy.cfg"]
+    rules = [line for line in section(text, "frontend http") if line.startswith("http-request")]
+    assert "acme-challenge" in rules[0]
+    assert "redirect" in rules[1]
+
+
+def test_debian_12_checks_keepalived_before_the_reload_only(site: dict[str, str], tmp_path: Path) -> None:
+    facts = FACTS | {"distribution_major_version": "12"}
+    assert "reload_check_config" in site["lb1-keepalived.conf"]
+    assert "reload_check_config" not in render(tmp_path, "lb1", render_facts=facts)["lb1-keepalived.conf"]
