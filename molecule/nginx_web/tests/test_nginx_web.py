@@ -268,7 +268,8 @@ def test_a_location_for_some_addresses_only() -> None:
 def test_an_upload_limit_per_location(tmp_path: Path) -> None:
     big = tmp_path / "big"
     big.write_bytes(b"x" * 12 * 2**20)
-    assert curl(f"{SITE}/page", "--data-binary", f"@{big}").status == 413
+    refused = curl(f"{SITE}/page", "--data-binary", f"@{big}")
+    assert refused.status == 413 and refused.headers["x-request-id"] in refused.body, "with the error page"
     assert curl(f"{SITE}/upload/", "--data-binary", f"@{big}", "-H", "Expect:").json["received"] == 12 * 2**20
 
 
