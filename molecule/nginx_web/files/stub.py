@@ -29,7 +29,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         parts = self.path.split("?")[0].strip("/").split("/")
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.command == "POST":
+        if self.command not in ("GET", "HEAD"):
             posts.append(self.path)
         if parts[0] == "ws":
             return self.websocket()
@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    do_POST = do_PUT = do_HEAD = do_GET
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_GET
 
     def websocket(self):
         """RFC 6455, as far as a test needs it: one small masked text frame is echoed in capitals."""
