@@ -1,7 +1,8 @@
-"""What the benchmarks on containers share: a playbook, a load from a client, and ratios of pairs."""
+"""What the benchmarks on containers share: a site of their own, a load from a client, and ratios of pairs."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import statistics
@@ -15,33 +16,62 @@ sys.path.insert(0, str(ROOT / "molecule" / "shared"))
 from labtest import Lab, inventories  # noqa: E402 - the path comes first
 
 
-def play(path: Path, inventory: Path, *words: str) -> None:
-    """Run a playbook.
+class Site:
+    """A site of containers for one benchmark: `inventory/` and `converge.yml` of a folder."""
 
-    :raises SystemExit: it failed; with the end of what it printed.
-    """
-    environment = os.environ | {
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
-        "LAB_CHECKOUT": str(ROOT),
-    }
-    call = ["ansible-playbook", *inventories(inventory), path, *words]
-    done = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{path.name} failed:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.lab = folder, Lab(f"webstack-bench-{folder.name}")
 
+    def ansible(self, program: str, *words: str | Path) -> str:
+        """Run a program of Ansible over the site's inventory; returns what it prints.
 
-def wrk(lab: Lab, client: str, url: str, connections: int, seconds: int, name: str = "") -> float:
-    """Requests per second that a host of the lab gets answered with success, on kept-alive connections.
+        :raises SystemExit: it failed; with the end of what it printed.
+        """
+        environment = os.environ | {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
+            "ANSIBLE_NOCOLOR": "1",
+            "LAB_CHECKOUT": str(ROOT),
+        }
+        command = [program, *inventories(self.folder / "inventory"), *map(str, words)]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+        return done.stdout
 
-    :raises SystemExit: an answer was an error.
-    """
-    host = f"-H 'Host: {name}'" if name else ""
-    said = lab.host(client).check_output(f"wrk -t1 -c{connections} -d{seconds}s {host} {url}")
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    if not rate or "Non-2xx" in said or "Socket errors" in said:
-        raise SystemExit(f"{url} did not answer every request:\n{said}")
-    return float(rate[1])
+    def up(self) -> None:
+        """Make the hosts and converge them.
+
+        :raises SystemExit: a host of the inventory would be the container of another lab.
+        """
+        hosts = json.loads(self.ansible("ansible-inventory", "--list"))["_meta"]["hostvars"]
+        for name, variables in hosts.items():
+            found = variables.get("ansible_docker_host")
+            # Core marks what a plugin composed as unsafe.
+            found = found["__ansible_unsafe"] if isinstance(found, dict) else found
+            if found != self.lab.container(name):
+                raise SystemExit(
+                    f"{self.folder}/inventory: {name} is the container {found}: lab_name belongs to a group"
+                )
+        self.ansible("ansible-playbook", ROOT / "molecule" / "shared" / "create.yml")
+        self.ansible("ansible-playbook", self.folder / "converge.yml")
+
+    def down(self) -> None:
+        """Remove the hosts."""
+        self.ansible("ansible-playbook", ROOT / "molecule" / "shared" / "destroy.yml")
+
+    def wrk(self, url: str, connections: int, seconds: int, name: str = "") -> float:
+        """Requests per second that client1 gets answered with success, on kept-alive connections.
+
+        :raises SystemExit: an answer was an error.
+        """
+        host = ["-H", f"Host: {name}"] if name else []
+        call = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *host, url]
+        said = self.lab.docker("exec", self.lab.container("client1"), *call)
+        rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+        if not rate or "Non-2xx" in said or "Socket errors" in said:
+            raise SystemExit(f"{url} did not answer every request:\n{said}")
+        return float(rate[1])
 
 
 def pairs(repeat: int, a: Callable[[], float], b: Callable[[], float]) -> tuple[float, float, float]:

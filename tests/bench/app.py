@@ -17,38 +17,23 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import _shared
-from _shared import ROOT, Table, pairs
-from labtest import Lab
+from _shared import ROOT, Site, Table, pairs
 
-SITE = ROOT / "tests" / "bench" / "app"
 VIP = "https://198.18.9.101"
 DIRECT = ("http://198.18.9.31:8000", "http://198.18.9.32:8000")
 CONNECTIONS = 16
-lab = Lab("webstack-bench-app")
-
-
-def play(path: Path, *words: str) -> float:
-    """Run a playbook over the site; returns the seconds that it took."""
-    began = time.monotonic()
-    _shared.play(path, SITE / "inventory", *words)
-    return time.monotonic() - began
-
-
-def wrk(url: str, connections: int, seconds: int) -> float:
-    """Requests per second that the client gets answered."""
-    return _shared.wrk(lab, "client1", url, connections, seconds)
+site = Site(ROOT / "tests" / "bench" / "app")
 
 
 def through(path: str, seconds: int) -> float:
     """Requests per second through balancer, web and application tier."""
-    return wrk(VIP + path, CONNECTIONS, seconds)
+    return site.wrk(VIP + path, CONNECTIONS, seconds)
 
 
 def direct(path: str, seconds: int) -> float:
     """Requests per second of gunicorn alone, on the same two hosts with the same number of connections."""
     with ThreadPoolExecutor() as pool:
-        return sum(pool.map(lambda url: wrk(url + path, CONNECTIONS // len(DIRECT), seconds), DIRECT))
+        return sum(pool.map(lambda url: site.wrk(url + path, CONNECTIONS // len(DIRECT), seconds), DIRECT))
 
 
 class Deployments:
@@ -56,7 +41,7 @@ class Deployments:
 
     def __init__(self, folder: Path) -> None:
         self.source, self.number = folder / "load", 0
-        shutil.copytree(SITE / "load", self.source)
+        shutil.copytree(site.folder / "load", self.source)
 
     def deploy(self, fresh: bool) -> float:
         """Seconds of one deployment."""
@@ -66,9 +51,11 @@ class Deployments:
             file.write(mark)
         if fresh:
             # Another set for whoever compares sets; the packages are on the controller already.
-            names = (SITE / "load" / "requirements.txt").read_text()
+            names = (site.folder / "load" / "requirements.txt").read_text()
             (self.source / "requirements.txt").write_text(names + f"markupsafe>=2.0.{self.number}\n")
-        return play(ROOT / "playbooks" / "deploy.yml", "-e", f"load_src={self.source}")
+        began = time.monotonic()
+        site.ansible("ansible-playbook", ROOT / "playbooks" / "deploy.yml", "-e", f"load_src={self.source}")
+        return time.monotonic() - began
 
 
 def main() -> int:
@@ -78,10 +65,8 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the hosts for another run")
     arguments = parser.parse_args()
     repeat, seconds = arguments.repeat, arguments.seconds
-    shared = ROOT / "molecule" / "shared"
     try:
-        play(shared / "create.yml")
-        play(SITE / "converge.yml")
+        site.up()
         table = Table(repeat, f"{seconds} s each")
         through("/", 2), direct("/", 2)
         for name, path, limit in (("trivial application", "/", ">= 0.5"), ("5 ms application", "/work", ">= 0.8")):
@@ -94,7 +79,7 @@ def main() -> int:
             table.row("deployment: unchanged dependencies / a fresh environment", "s", values, "<= 0.5")
     finally:
         if not arguments.keep:
-            play(shared / "destroy.yml")
+            site.down()
     return 1 if table.missed else 0
 
 
