@@ -103,5 +103,5 @@ def play(**variables: Any) -> subprocess.CompletedProcess[str]:
         json.dumps(variables),
         str(SCENARIO / "balancers.yml"),
     ]
-    environment = os.environ | {"ANSIBLE_NOCOLOR": "1"}
+    environment = os.environ | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "false"}
     return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment)

@@ -63,7 +63,7 @@ def test_a_partition_between_the_balancers_ends_with_one_holder_each_and_no_flap
         return first | second == set(VIPS) and not first & second
 
     rules = "add table inet cut; add chain inet cut in { type filter hook input priority 0; }; "
-    rules += "add rule inet cut in ip protocol vrrp drop"
+    rules += "add rule inet cut in ip protocol 112 drop"
     try:
         for name in ADDRESS:
             lab.host(name).check_output("nft %s", rules)

@@ -108,5 +108,5 @@ def test_a_vip_of_the_other_ip_family_is_told_where_it_belongs() -> None:
     vip = {"name": "six", "address": SIX, "prefix": 64, "router_id": 9, "priorities": {"lb1": 250, "lb2": 249}}
     done = play(haproxy_keepalived_vips=[vip], haproxy_keepalived_services=[])
     assert done.returncode != 0
-    assert "put this one into its extra_addresses" in " ".join(done.stdout.split())
+    assert "put this one into its extra_addresses" in " ".join((done.stdout + done.stderr).split())
     assert server()
