@@ -20,7 +20,14 @@ LOGS = ROOT / ".lab" / "log" / "test"
 NETWORK = "198.18.200.0/24"
 # The scenarios that run on Debian 12, too. MySQL has no package there.
 DEBIAN_12 = ("gunicorn_app", "haproxy_keepalived", "nginx_web")
-PYTHON_SOURCES = ["lab", "molecule", "plugins", "roles/haproxy_keepalived/files/haproxy-servers", "tests"]
+PYTHON_SOURCES = [
+    "lab",
+    "molecule",
+    "plugins",
+    "roles/haproxy_keepalived/files/haproxy-servers",
+    "roles/haproxy_keepalived/files/haproxy-certificates",
+    "tests",
+]
 # CI may force colours; Molecule then forces them on Ansible, and tests could not read what a playbook says.
 PLAIN = {
     "PYTHONDONTWRITEBYTECODE": "1",
