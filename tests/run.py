@@ -59,7 +59,7 @@ class Part:
         try:
             self.steps(self)
             self.ok = True
-        except subprocess.CalledProcessError as error:
+        except (subprocess.CalledProcessError, OSError) as error:
             with self.log.open("a") as log:
                 log.write(f"\n{error}\n")
         self.took = time.monotonic() - began
