@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleError
+from ansible.inventory.data import InventoryData
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import inventory_loader
 
 ROOT = Path(__file__).resolve().parents[3]
-os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT / ".ansible" / "collections")
-os.environ.setdefault("ANSIBLE_DEVEL_WARNING", "false")
-
-from ansible.errors import AnsibleError  # noqa: E402 - the path above must be set first
-from ansible.inventory.data import InventoryData  # noqa: E402
-from ansible.inventory.manager import InventoryManager  # noqa: E402
-from ansible.parsing.dataloader import DataLoader  # noqa: E402
-from ansible.plugins.loader import init_plugin_loader, inventory_loader  # noqa: E402
-
-with contextlib.suppress(ValueError):  # another test module did it
-    init_plugin_loader()
-
 PLUGIN = "scaleup.webstack.tiers"
 # Names that resolve in the tests; nothing is looked up.
 RESOLVES = {"db1.example.org": ["10.0.0.41"], "web1.example.org": ["2001:db8::21", "10.0.0.21"]}
