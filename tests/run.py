@@ -18,8 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".lab" / "log" / "test"
 # The default scenario gets a network of its own, so that a lab that is up does not stand in its way.
 NETWORK = "198.18.200.0/24"
-# The scenarios that run on Debian 12, too. MySQL has no package there.
-DEBIAN_12 = ("gunicorn_app", "haproxy_keepalived", "nginx_web")
+# The scenarios that run on Debian 12, too, and those of them that only --thorough runs: what differs there is known to
+# the others. MySQL has no package there.
+DEBIAN_12 = ("haproxy_keepalived", "nginx_web", "gunicorn_app")
+DEBIAN_12_THOROUGH = ("gunicorn_app",)
 PYTHON_SOURCES = [
     "lab",
     "molecule",
@@ -44,8 +46,8 @@ Steps = Callable[["Part"], None]
 class Part:
     """One part: a name, how it is run, and the log that it writes."""
 
-    def __init__(self, name: str, steps: Steps) -> None:
-        self.name, self.steps = name, steps
+    def __init__(self, name: str, steps: Steps, thorough: bool = False) -> None:
+        self.name, self.steps, self.thorough = name, steps, thorough
         # Two parts with the same hosts cannot run side by side.
         self.hosts = name.partition("@")[0]
         self.log = LOGS / f"{name.replace('/', '-')}.log"
@@ -164,7 +166,8 @@ def parts() -> list[Part]:
     for folder in sorted((ROOT / "molecule").glob("*/molecule.yml")):
         if (name := folder.parent.name) != "default":
             found.append(Part(f"roles/{name}", scenario(name)))
-    found += [Part(f"roles/{name}@12", scenario(name, LAB_DEBIAN="12")) for name in DEBIAN_12]
+    for name in DEBIAN_12:
+        found.append(Part(f"roles/{name}@12", scenario(name, LAB_DEBIAN="12"), name in DEBIAN_12_THOROUGH))
     return [*found, Part("lint", lint), Part("unit", unit), Part("compat", compat), Part("build", build)]
 
 
@@ -186,7 +189,7 @@ def main() -> int:
         help="for example roles/nginx_web, or roles/nginx_web@12 (on Debian 12); without one, all",
     )
     parser.add_argument("--list", action="store_true", help="say which parts there are")
-    parser.add_argument("--thorough", action="store_true", help="the tests that take minutes, too")
+    parser.add_argument("--thorough", action="store_true", help="the tests that take minutes, and all parts")
     parser.add_argument("--jobs", type=int, default=2, help="parts side by side")
     arguments = parser.parse_args()
     if arguments.thorough:
@@ -200,7 +203,8 @@ def main() -> int:
         known = ", ".join(part.name for part in everything)
         print(f"lab: there is no part {unknown[0]}; there are: {known}", file=sys.stderr)
         return 2
-    chosen = [part for part in everything if not arguments.part or part.name in arguments.part]
+    asked = arguments.part or [part.name for part in everything if arguments.thorough or not part.thorough]
+    chosen = [part for part in everything if part.name in asked]
     queue, busy, changed = list(chosen), set[str](), threading.Condition()
 
     def work() -> None:
