@@ -10,10 +10,11 @@ from visiting import PUBLIC, SITE, lab, play, played, served_by, traffic, visito
 
 
 @pytest.mark.usefixtures("healed")
-@pytest.mark.parametrize("host", ["lb1", "web1", "app1", "db2"])
+@pytest.mark.parametrize("host", [pytest.param("lb1", marks=pytest.mark.thorough), "web1", "app1", "db2"])
 def test_a_host_that_is_out_may_be_powered_off(host: str) -> None:
-    # Connections that wait on a virtual IP are cut when it moves, and the client opens new ones.
-    with traffic(**({"keep_alive": 0} if host == "lb1" else {})) as visitors:
+    # What waits or is on its way on a virtual IP is cut when that moves, and the client opens a new connection.
+    balancer = host.startswith("lb")
+    with traffic(**({"keep_alive": 0} if balancer else {})) as visitors:
         played("maintenance", "-e", f"host={host}")
         lab.kill(host)
         time.sleep(3)
@@ -24,7 +25,7 @@ def test_a_host_that_is_out_may_be_powered_off(host: str) -> None:
             assert host not in served_by(visitor(vip).get(f"https://{SITE}/", timeout=5).text).values()
         played("maintenance", "-e", f"host={host}", "-e", "back=true")
         wait_for(whole, 60)
-    assert visitors.failures == [], visitors.summary()
+    assert visitors.outage() <= 1 if balancer else visitors.failures == [], visitors.summary()
 
 
 @pytest.mark.parametrize(
