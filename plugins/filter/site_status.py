@@ -56,8 +56,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description: >-
-    C(ok), C(problems) and C(notes) (each with C(host), C(what) and both as C(text)), and what was seen - C(vips), C(hosts), C(database),
-    C(backups).
+    C(ok), C(problems) and C(notes) (each with C(host), C(what) and both as C(text)), and what was seen - C(vips),
+    C(hosts), C(database), C(backups).
   type: dict
 """
 

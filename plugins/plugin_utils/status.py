@@ -29,7 +29,8 @@ def site_status(
 ) -> dict[str, Any]:
     """Judge a site.
 
-    :param facts: what the module host_status_info returned, by host; without ``status`` where it could not be asked.
+    :param facts: what the module host_status_info returned, by host; without ``status`` where it could not be asked. A
+        host that is not in it was not asked, and is not judged.
     :param groups: Ansible's groups; those named as a tier count.
     :param hostvars: Ansible's hostvars, for the hosts' addresses.
     :param vips: the virtual IPs, each with ``name`` and ``address``.
@@ -46,7 +47,7 @@ def site_status(
     for name, status in found.items():
         if status is None:
             report.problem(name, f"could not be asked: {_why(facts[name])}")
-    seen = _servers(hosts, found, report)
+    seen = _servers(groups.get("db", []), found, report)
     rows = []
     for name, tier in hosts.items():
         status, before = found[name], len(report.problems)
@@ -64,9 +65,12 @@ def site_status(
             }
         )
     by_name = {row["name"]: row for row in rows}
-    held = _vips(vips, found, by_name, report)
+    # Of a part of a tier (--limit) nothing can be said that only the whole of it knows.
+    whole = {tier: all(name in facts for name in groups.get(tier, [])) for tier in TIERS}
+    held = _vips(vips, found, by_name, report) if whole["lb"] else []
     _releases(found, by_name, report)
-    data = _database(hosts, found, by_name, bounds, semi_sync, report)
+    nothing: dict[str, Any] = {"primary": "", "working_replicas": 0, "nodes": []}
+    data = _database(hosts, found, by_name, bounds, semi_sync, report) if whole["db"] else nothing
     backups = _backups(found, bounds, now, report)
     named = {entry["host"] for entry in report.problems}
     for row in rows:
@@ -159,7 +163,7 @@ def _host(name: str, status: Mapping[str, Any], bounds: Mapping[str, float], now
         report.note(name, f"{len(status['upgrades'])} packages can be upgraded, {security} of them for security")
 
 
-def _servers(hosts: Mapping[str, str], found: Mapping[str, Any], report: _Report) -> dict[str, dict[str, str]]:
+def _servers(databases: Sequence[str], found: Mapping[str, Any], report: _Report) -> dict[str, dict[str, str]]:
     """Host to balancer to how it sees the host: up, out or down."""
     seen: dict[str, dict[str, str]] = {}
     views: dict[tuple[str, str], list[str]] = {}
@@ -173,7 +177,7 @@ def _servers(hosts: Mapping[str, str], found: Mapping[str, Any], report: _Report
             mine = [row for row in status["servers"] if row["server"] == name]
             bad = [row for row in mine if not row["status"].startswith(("UP", "no check"))]
             # A database is a writer or a reader, as its role has it: one of the backends is enough.
-            if not bad or (hosts.get(name) == "db" and len(bad) < len(mine)):
+            if not bad or (name in databases and len(bad) < len(mine)):
                 seen.setdefault(name, {})[balancer] = "up"
                 continue
             drained = all(row["status"].startswith("DRAIN") for row in bad)
@@ -240,7 +244,7 @@ def _database(
                 report.problem(name, f"the database server does not answer: {mysql['error']}")
             nodes.append(mysql_topology.Node(name, rows[name]["address"], reachable=False, error=str(mysql["error"])))
     if not nodes:
-        return {"primary": "", "nodes": []}
+        return {"primary": "", "working_replicas": 0, "nodes": []}
     verdict = mysql_topology.judge(nodes, "")
     for text in verdict.problems:
         report.problem(verdict.primary, f"the databases: {text}")

@@ -191,6 +191,12 @@ def test_what_waits_does_not_degrade_the_site(site: dict[str, Any], event: Any, 
     assert said in site_status_text(status)
 
 
+@pytest.mark.parametrize("limit", [("web1", "web2"), ("lb1",), ("db2",)])
+def test_a_part_of_the_site_is_judged_by_itself(site: dict[str, Any], limit: tuple[str, ...]) -> None:
+    status = judged({name: site[name] for name in limit})
+    assert (status["problems"], [row["name"] for row in status["hosts"]]) == ([], list(limit))
+
+
 def test_limits_and_semi_sync_are_the_operators(site: dict[str, Any]) -> None:
     assert not judged(site, limits={"disk": 20})["ok"]
     change("db1", "mysql", "state", semi_sync=False)(site)
