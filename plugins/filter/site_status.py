@@ -38,7 +38,8 @@ options:
   limits:
     description: >-
       What is still good - percent in use (C(disk) 90, C(memory) 95), days (C(certificate_days) 14), seconds
-      (C(lag) 10, C(clock) 30), hours (C(backup_hours) 26).
+      (C(lag) 10, C(clock) 30), hours since a backup (C(backup_hours) 26, C(binlogs_hours) 1), days since the backups
+      were proven (C(verified_days) 8).
     type: dict
     default: {}
   semi_sync:

@@ -13,8 +13,17 @@ from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_topo
 
 TIERS = ("lb", "web", "app", "db", "ops")
 # What is still good: percent of a disk or of the memory in use, days until a certificate ends, seconds that a replica
-# or a clock may be off, hours since the last backup.
-LIMITS = {"disk": 90, "memory": 95, "certificate_days": 14, "lag": 10, "clock": 30, "backup_hours": 26}
+# or a clock may be off, hours since the last backup and since the last binary logs, days since they were proven.
+LIMITS: dict[str, float] = {
+    "disk": 90,
+    "memory": 95,
+    "certificate_days": 14,
+    "lag": 10,
+    "clock": 30,
+    "backup_hours": 26,
+    "binlogs_hours": 1,
+    "verified_days": 8,
+}
 DAY = 86400
 
 
@@ -290,26 +299,44 @@ def _name(nodes: Iterable[mysql_topology.Node], replica: mysql_topology.Replica)
     return next((n.name for n in nodes if n.address == replica.source_host), replica.source_host)
 
 
+def _seconds(text: Any) -> float:
+    """A time in ISO 8601 as seconds of the epoch; 0 where it is none."""
+    try:
+        return datetime.datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return 0
+
+
 def _backups(
     found: Mapping[str, Any], bounds: Mapping[str, float], now: float, report: _Report
 ) -> list[dict[str, Any]]:
-    """What the backups say of themselves, where there are any."""
-    backups = []
-    for host, status in found.items():
-        content = (status or {}).get("backup")
-        if content is None:
-            continue
-        if not isinstance(content, Mapping):
-            content = {"error": "its status is not understood"}
-        backups.append({"host": host, **content})
-        if content.get("error"):
-            report.problem(host, f"the backup: {content['error']}")
-        if content.get("ok") is False:
-            report.problem(host, f"the last backup failed: {content.get('message', 'no reason given')}")
-        at = content.get("finished", content.get("time"))
-        if isinstance(at, (int, float)) and now - at > bounds["backup_hours"] * 3600:
-            report.problem(host, f"the last backup is {(now - at) / 3600:.0f} hours old")
-    return backups
+    """The newest of each kind, whichever node took it, as mysql_backup.py notes them; empty where there are none."""
+    notes = {host: status["backup"] for host, status in found.items() if status and isinstance(status["backup"], dict)}
+    for host, note in notes.items():
+        if "error" in note:
+            report.problem(host, f"the backups: {note['error']}")
+    newest: dict[str, dict[str, Any]] = {}
+    for kind, key in (("full", "finished"), ("binlogs", "finished"), ("verified", "at")):
+        times = [(_seconds(note[kind][key]), host) for host, note in notes.items() if note.get(kind)]
+        if times:
+            at, host = max(times)
+            newest[kind] = {"kind": kind, "host": host, "at": _utc(at), "seconds": now - at}
+    for host, note in notes.items():
+        for kind, key in (("full", "full_error"), ("binlogs", "binlogs_error"), ("verified", "verify_error")):
+            error = note.get(key)
+            if error and (kind not in newest or now - _seconds(error["at"]) < newest[kind]["seconds"]):
+                report.problem(host, f"the backup ({key.removesuffix('_error')}) failed: {error['text']}")
+    taker = next(iter(notes), "")
+    for kind, hours in (("full", bounds["backup_hours"]), ("binlogs", bounds["binlogs_hours"])):
+        if notes and kind not in newest:
+            report.problem(taker, f"there is no backup ({kind}) yet")
+        elif notes and newest[kind]["seconds"] > hours * 3600:
+            hours_old = newest[kind]["seconds"] / 3600
+            report.problem(newest[kind]["host"], f"the last backup ({kind}) is {hours_old:.1f} hours old")
+    if notes and newest.get("verified", {"seconds": float("inf")})["seconds"] > bounds["verified_days"] * DAY:
+        last = newest["verified"]["at"] if "verified" in newest else "never"
+        report.note(taker, f"the backups were last proven: {last}")
+    return list(newest.values())
 
 
 # --- as text ----------------------------------------------------------------------------------------------------------
@@ -351,8 +378,7 @@ def site_status_text(status: Mapping[str, Any]) -> str:
         f"{vip['name']} {vip['address']} is held by {' and '.join(vip['holders']) or 'nobody'}"
         for vip in status["vips"]
     ]
-    for backup in status["backups"]:
-        text.append(f"backup on {backup['host']}: " + ", ".join(f"{k} {v}" for k, v in backup.items() if k != "host"))
+    text += [f"backup: {b['kind']} {b['at']} on {b['host']}" for b in status["backups"]]
     for title, entries in (("Wrong:", status["problems"]), ("Waiting:", status["notes"])):
         if entries:
             text += ["", title, *(f"  - {entry['text']}" for entry in entries)]

@@ -53,9 +53,7 @@ def _list(kind: str, title: str, entries: Iterable[Mapping[str, str]]) -> str:
 def site_status_html(status: Mapping[str, Any], title: str = "Site") -> str:
     """The page: no script, no picture, no font from elsewhere."""
     vips = [[v["name"], v["address"], " and ".join(v["holders"]) or "nobody"] for v in status["vips"]]
-    backups = [
-        [b["host"], ", ".join(f"{key} {value}" for key, value in b.items() if key != "host")] for b in status["backups"]
-    ]
+    backups = [[b["kind"], b["at"], b["host"]] for b in status["backups"]]
     return (
         "<!doctype html>\n<html lang=en>\n<head>\n<meta charset=utf-8>\n"
         "<meta name=viewport content='width=device-width, initial-scale=1'>\n"
@@ -67,6 +65,6 @@ def site_status_html(status: Mapping[str, Any], title: str = "Site") -> str:
         + "<h2>Hosts</h2>\n"
         + _table((name.capitalize() for name in COLUMNS), (cells(row) for row in status["hosts"]))
         + ("<h2>Virtual IPs</h2>\n" + _table(("Name", "Address", "Held by"), vips) if vips else "")
-        + ("<h2>Backups</h2>\n" + _table(("Host", "Says"), backups) if backups else "")
+        + ("<h2>Backups</h2>\n" + _table(("Kind", "Last", "By"), backups) if backups else "")
         + "</body>\n</html>\n"
     )

@@ -1,4 +1,4 @@
-"""Updates host by host: visitors notice nothing; a host that does not come back ends them, and they go on from there."""
+"""Updates host by host: visitors notice nothing; one that does not come back ends them, and they go on from there."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -60,6 +61,21 @@ def database(number: int) -> dict[str, Any]:
         "schemas": ["shop"],
         "replica": replica if number == 2 else None,
         "semi_sync": number == 1,
+    }
+
+
+def iso(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(NOW + seconds, datetime.timezone.utc).isoformat()
+
+
+def backup(full: float = 3, binlogs: float = 0.1, verified: float = 100) -> dict[str, Any]:
+    """What mysql_backup.py notes: hours since each."""
+    return {
+        "node": "db2",
+        "full": {"name": "x", "finished": iso(-full * 3600), "bytes": 1, "seconds": 1.0},
+        "binlogs": {"finished": iso(-binlogs * 3600), "executed": ""},
+        "verified": {"at": iso(-verified * 3600), "backup": "x"},
+        "full_error": None,
     }
 
 
@@ -158,9 +174,11 @@ def sees(name: str, status: str, check: str = "") -> Callable[[dict[str, Any]], 
         (change("web1", certificates={"/c.pem": NOW + 3 * 86400}), "web1", "/c.pem ends on 2027-01-18T08:00:00Z, in 3"),
         (change("web1", certificates={"/c.pem": NOW - 1}), "web1", "/c.pem has ended"),
         (change("web1", certificates={"/c.pem": None}), "web1", "/c.pem is no certificate"),
-        (change("db2", backup={"ok": False, "message": "disk full"}), "db2", "backup failed: disk full"),
-        (change("db2", backup={"finished": NOW - 90 * 3600}), "db2", "90 hours old"),
-        (change("db2", backup={"error": "no JSON"}), "db2", "the backup: no JSON"),
+        (change("db2", backup=backup() | {"full_error": {"at": iso(-60), "text": "disk full"}}), "db2", "disk full"),
+        (change("db2", backup=backup(full=90)), "db2", "(full) is 90.0 hours old"),
+        (change("db2", backup=backup(binlogs=2)), "db2", "(binlogs) is 2.0 hours old"),
+        (change("db2", backup={"binlogs_error": {"at": iso(0), "text": "no server"}}), "db2", "failed: no server"),
+        (change("db2", backup={"error": "no JSON"}), "db2", "the backups: no JSON"),
     ],
 )
 def test_what_is_wrong_is_said_of_its_host(site: dict[str, Any], event: Any, host: str, said: str) -> None:
@@ -180,6 +198,7 @@ def test_what_is_wrong_is_said_of_its_host(site: dict[str, Any], event: Any, hos
         (change("web1", restart={"nginx.service": "libssl was replaced"}), "nginx.service waits for a restart: libssl"),
         (change("web1", reboot="the kernel 7 is installed"), "waits for a reboot: the kernel 7"),
         (change("web1", upgrades=[{"name": "a", "security": True}]), "1 packages can be upgraded, 1 of them"),
+        (change("db1", backup=backup(verified=24 * 30)), "the backups were last proven: 2026-12-16T08:00:00Z"),
         (lambda site: change("app1", "releases", "shop", beside="new1")(site), "shop new1 runs beside it"),
     ],
 )
@@ -197,6 +216,16 @@ def test_a_part_of_the_site_is_judged_by_itself(site: dict[str, Any], limit: tup
     assert (status["problems"], [row["name"] for row in status["hosts"]]) == ([], list(limit))
 
 
+def test_whichever_node_took_the_last_backup_counts(site: dict[str, Any]) -> None:
+    old = backup(full=300) | {"full_error": {"at": iso(-300 * 3600), "text": "old"}}
+    change("db1", backup=old)(site)
+    change("db2", backup=backup())(site)
+    status = judged(site)
+    assert status["ok"], status["problems"]
+    assert {b["kind"]: b["host"] for b in status["backups"]}["full"] == "db2"
+    assert f"backup: full {iso(-3 * 3600)[:19]}Z on db2" in site_status_text(status)
+
+
 def test_limits_and_semi_sync_are_the_operators(site: dict[str, Any]) -> None:
     assert not judged(site, limits={"disk": 20})["ok"]
     change("db1", "mysql", "state", semi_sync=False)(site)
@@ -205,7 +234,7 @@ def test_limits_and_semi_sync_are_the_operators(site: dict[str, Any]) -> None:
 
 def test_the_playbook_documents_every_limit() -> None:
     text = (Path(__file__).parents[3] / "playbooks" / "status.yml").read_text()
-    shown = dict(re.findall(r"(\w+): (\d+)", re.search(r"status_limits .*\{(.*)\}", text)[1]))  # type: ignore[index]
+    shown = dict(re.findall(r"(\w+): (\d+)", re.search(r"status_limits .*\{([^}]*)\}", text)[1]))  # type: ignore[index]
     assert {name: int(value) for name, value in shown.items()} == LIMITS
 
 
