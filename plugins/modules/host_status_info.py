@@ -126,6 +126,8 @@ from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_values impo
 
 # File systems that hold data and can fill.
 _DISKS = ("btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "xfs", "zfs")
+# What ends sessions, or the system, when it restarts: a reboot is for these.
+_BOOT = re.compile(r"(dbus|dbus-broker|systemd-logind|user@.*|.*getty@.*|emergency|rescue)\.service$")
 # A role of the node, not a setting of the file.
 _ROLE = ("read_only", "super_read_only")
 
@@ -327,6 +329,8 @@ def status(p: dict[str, Any]) -> dict[str, Any]:
     asked = sorted(set(p["units"]) | set(p["restart_units"]))
     shown = output("systemctl", "show", f"--property={properties}", *asked) if asked else ""
     now, monotonic = time.time(), time.clock_gettime(time.CLOCK_MONOTONIC)
+    waiting = outdated() | newer_units(p["restart_units"], shown, now, monotonic)
+    stuck = [f"{unit} cannot restart by itself, {why}" for unit, why in sorted(waiting.items()) if _BOOT.match(unit)]
     failed = output("systemctl", "list-units", "--failed", "--plain", "--no-legend")
     ends = {path: certificate_end(path) for path in p["certificates"] if os.path.exists(path)}
     with open("/proc/mounts", encoding="utf-8") as mounts, open("/proc/meminfo", encoding="ascii") as meminfo:
@@ -342,8 +346,8 @@ def status(p: dict[str, Any]) -> dict[str, Any]:
             "certificates": ends,
             "releases": {name: releases(root) for name, root in p["applications"].items()},
             "backup": read_json(p["backup"]),
-            "restart": outdated() | newer_units(p["restart_units"], shown, now, monotonic),
-            "reboot": reboot(),
+            "restart": {unit: why for unit, why in waiting.items() if not _BOOT.match(unit)},
+            "reboot": reboot() or next(iter(stuck), ""),
         }
     if p["haproxy"]:
         found["servers"] = json.loads(output("/usr/local/sbin/haproxy-servers", "show", "--json") or "null")
