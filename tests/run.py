@@ -176,6 +176,9 @@ def report(part: Part) -> None:
     print(f"{part.name:.<48} {'passed' if part.ok else 'FAILED'} {part.took:7.0f} s", flush=True)
     if not part.ok:
         text = re.sub(r"\x1b\[[0-9;]*m", "", part.log.read_text(errors="replace"))
+        # The tests' names stand at the head of what pytest says of each, which may be long.
+        for name in re.findall(r"^_{3,} (\S.*?) _{3,}$", text, re.MULTILINE):
+            print(f"    failed: {name}")
         print("\n".join(f"    {line}" for line in text.splitlines()[-60:]))
         print(f"    (all of it: {part.log.relative_to(ROOT)})", flush=True)
 
