@@ -41,31 +41,16 @@ restart: {description: Settings that only a restart will change., returned: alwa
 fresh: {description: Whether the server holds no data yet., returned: always, type: bool}
 """
 
-import re  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib  # noqa: E402
 from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_server  # noqa: E402
 from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_topology import Node  # noqa: E402
+from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_values import normal  # noqa: E402
 
 _ROLE = ("read_only", "super_read_only")
 # Read only variable; only while replication stands still (twice).
 _NEEDS_RESTART = (1238, 1198, 3017)
-_SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
-
-
-def normal(value: Any) -> Any:
-    """A value as it is compared: numbers with their suffix read, ON and OFF as numbers, text in lower case."""
-    text = str(value).strip()
-    if text.upper() in ("ON", "TRUE"):
-        return 1
-    if text.upper() in ("OFF", "FALSE"):
-        return 0
-    if found := re.fullmatch(r"(\d+)([KMGTP])", text.upper()):
-        return int(found.group(1)) * _SIZES[found.group(2)]
-    if re.fullmatch(r"-?\d+(\.\d+)?", text):
-        return float(text)
-    return text.lower()
 
 
 def main() -> None:
