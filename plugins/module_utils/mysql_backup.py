@@ -172,11 +172,7 @@ def chain(parts: Iterable[Part], full: Part, executed: str) -> list[Part]:
     """
     # One of another history (a site that was set up anew) does not know the full backup's transactions.
     left = sorted(
-        (
-            p
-            for p in parts
-            if p.kind == "binlog" and not subtract_gtids(full.gtids, union_gtids(p.before, p.gtids))
-        ),
+        (p for p in parts if p.kind == "binlog" and not subtract_gtids(full.gtids, union_gtids(p.before, p.gtids))),
         key=lambda p: p.finished,
     )
     found: list[Part] = []
