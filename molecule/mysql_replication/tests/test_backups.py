@@ -150,3 +150,24 @@ def test_nobody_reads_the_archive_without_the_key_which_no_database_host_has(tie
 )
 def test_what_cannot_be_restored_is_said_before_anything_changes(tier: Tier, words: dict[str, str], said: str) -> None:
     assert said in tier.play("restore", "--check", check=False, **words)
+
+
+@pytest.mark.thorough
+def test_the_databases_come_back_when_all_nodes_are_lost(tier: Tier) -> None:
+    with Ledger(tier, writers=2) as ledger:
+        wait_for(lambda: len(ledger.acknowledged) > 100, 20)
+    tier.lab.host(taker(tier)).check_output("systemctl start mysql-binlogs.service")
+    moment = datetime.now(timezone.utc).isoformat()
+    for node in tier.nodes:
+        tier.lab.host(node).check_output(
+            "systemctl stop mysql.service; apt-get -y -qq purge mysql-server mysql-server-core; rm -rf /var/lib/mysql"
+        )
+    tier.play("molecule/mysql_replication/converge.yml")
+    wait_for(tier.settled, 60)
+    assert tier.sql(tier.primary(), "SHOW TABLES IN shop") == ""
+    # The new site's own backups are in the same archive by now.
+    tier.play("backup")
+    tier.play("restore", mysql_replication_restore_before=moment, mysql_replication_restore_into="site")
+    wait_for(tier.settled, 30)
+    ledger.check()
+    tier.play("backup_verify")
