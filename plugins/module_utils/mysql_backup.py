@@ -272,7 +272,9 @@ class Archive:
         return [Part(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(mirror.glob(f"*{KNOWN}"))]
 
     def put(self, part: Part, recipients: str, *commands: Sequence[str]) -> Part:
-        """Write a part: what the commands say, compressed and encrypted; returns it with its size and digest.
+        """Write a part's data: what the commands say, compressed and encrypted; returns it with its size and digest.
+
+        It does not count before tell().
 
         :param recipients: file with the public keys.
         :raises BackupError: it could not be read or written.
@@ -307,12 +309,17 @@ class Archive:
                 sending.stdin.close()
             encrypted.close()
             check_codes([*producers, upload], [*processes, sending], errors)
-        done = replace(part, size=size, sha256=digest.hexdigest())
+        return replace(part, size=size, sha256=digest.hexdigest())
+
+    def tell(self, part: Part) -> None:
+        """Write what is known about a part, whose data is there.
+
+        :raises BackupError: the archive refuses.
+        """
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{done.name}{KNOWN}"
-            path.write_text(done.to_json(), encoding="utf-8")
+            path = Path(folder) / f"{part.name}{KNOWN}"
+            path.write_text(part.to_json(), encoding="utf-8")
             pipe([*self._rclone, "copyto", str(path), f"{self.target}/{path.name}"])
-        return done
 
     def get(self, part: Part, identity: str, *commands: Sequence[str], to: int | None = None) -> None:
         """Read a part: decrypted and unpacked into the first command, or to a file descriptor.

@@ -107,6 +107,9 @@ class Scratch:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.data, self.socket = folder, folder / "data", folder / "mysqld.sock"
+        self.log = folder / "error.log"
+        self.program = ["/usr/sbin/mysqld", "--no-defaults", f"--datadir={self.data}"]
+        self.client = ["mysql", f"--socket={self.socket}", "--binary-mode", "--max-allowed-packet=1G"]
 
     def remove(self) -> bool:
         """Stop it and remove its data; whether there was any."""
@@ -117,36 +120,43 @@ class Scratch:
         return there
 
     def fill(self, archive: Archive, full: Part, identity: str) -> None:
-        """Unpack a full backup.
+        """Run it on a full backup.
 
-        :raises BackupError: it cannot be read.
+        :raises BackupError: the backup cannot be read, or the server does not start on it.
         """
         self.data.mkdir(parents=True)
-        shutil.chown(self.folder, "mysql", "mysql")
-        self.folder.chmod(0o700)
-        archive.get(full, identity, ["tar", "-C", str(self.data), "-xf", "-"])
+        for folder in (self.folder, self.data):
+            shutil.chown(folder, "mysql", "mysql")
+            folder.chmod(0o700)
+        # Without these the data cannot be used.
+        needed = [f"--{key.replace('_', '-')}={value}" for key, value in full.server.items() if key != "version"]
+        if full.method == "clone":
+            archive.get(full, identity, ["tar", "-C", str(self.data), "-xf", "-"])
+            self.start(needed)
+        else:
+            create = [*self.program, "--initialize-insecure", "--user=mysql", f"--log-error={self.log}", *needed]
+            if subprocess.run(create, capture_output=True, check=False).returncode:
+                raise BackupError(f"the second server cannot be made: {self.reason()}")
+            self.start(needed)
+            archive.get(full, identity, self.client)
 
-    def start(self, server: dict[str, str]) -> None:
-        """Start it with the settings without which the data cannot be used.
+    def reason(self) -> str:
+        """What it says last."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-600:] if self.log.exists() else "it wrote no log"
+
+    def start(self, needed: Sequence[str]) -> None:
+        """Start it.
 
         :raises BackupError: it does not start; with the end of its log.
         """
-        needed = [f"--{key.replace('_', '-')}={value}" for key, value in server.items() if key != "version"]
-        log = self.folder / "error.log"
         command = ["systemd-run", f"--unit={UNIT}", "--collect", "--quiet", "--property=User=mysql"]
         command += ["--property=Type=notify", "--property=TimeoutStartSec=3600", "--property=Nice=10"]
-        command += ["/usr/sbin/mysqld", "--no-defaults", f"--datadir={self.data}", f"--socket={self.socket}"]
-        command += [f"--pid-file={self.folder}/mysqld.pid", f"--log-error={log}", "--skip-networking", "--mysqlx=OFF"]
+        command += [*self.program, f"--socket={self.socket}", f"--pid-file={self.folder}/mysqld.pid"]
+        command += [f"--log-error={self.log}", "--skip-networking", "--mysqlx=OFF", "--server-id=1"]
         command += ["--gtid-mode=ON", "--enforce-gtid-consistency=ON", "--skip-log-bin", "--skip-replica-start"]
-        command += [
-            "--event-scheduler=OFF",
-            "--plugin-load-add=auth_socket.so",
-            "--max-allowed-packet=1G",
-            "--server-id=1",
-        ]
+        command += ["--event-scheduler=OFF", "--plugin-load-add=auth_socket.so", "--max-allowed-packet=1G"]
         if subprocess.run([*command, *needed], capture_output=True, check=False).returncode:
-            text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else "it wrote no log"
-            raise BackupError(f"the second server does not start on the restored data: {text[-600:]}")
+            raise BackupError(f"the second server does not start on the restored data: {self.reason()}")
 
     def session(self) -> mysql_server.Session:
         """A session of root."""
@@ -226,7 +236,6 @@ class Restore:
         """A second server with a full backup."""
         self.scratch.remove()
         self.scratch.fill(self.archive, full, self.params["identity"])
-        self.scratch.start(full.server)
         self.say(f"a second server runs on {full.name}")
 
     def fetch(self, logs: Sequence[Part]) -> list[str]:
@@ -255,10 +264,7 @@ class Restore:
         """Execute transactions of binary logs, all when none are named; the server skips those that it has."""
         wanted = [f"--include-gtids={gtids}"] if gtids else []
         before = self.scratch.executed()
-        pipe(
-            ["mysqlbinlog", *wanted, *files],
-            ["mysql", "--socket", str(self.scratch.socket), "--binary-mode", "--max-allowed-packet=1G"],
-        )
+        pipe(["mysqlbinlog", *wanted, *files], self.scratch.client)
         added = count_gtids(subtract_gtids(self.scratch.executed(), before))
         self.say(f"{added} transactions of the binary logs are executed")
 

@@ -171,3 +171,16 @@ def test_the_databases_come_back_when_all_nodes_are_lost(tier: Tier) -> None:
     wait_for(tier.settled, 30)
     ledger.check()
     tier.play("backup_verify")
+
+
+@pytest.mark.thorough
+def test_a_dump_restores_as_well(tier: Tier) -> None:
+    tier.play("molecule/mysql_replication/converge.yml", mysql_replication_backup_method="dump")
+    try:
+        with Ledger(tier, writers=1) as ledger:
+            wait_for(lambda: len(ledger.acknowledged) > 10, 20)
+            tier.play("backup")
+            said = tier.play("backup_verify")
+        assert re.search(r"[1-9]\d* tables have the checksums that they have here", said)
+    finally:
+        tier.play("molecule/mysql_replication/converge.yml")

@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Backups of the database tier, taken on one node: the first replica that keeps up, else the primary.
 
-``mysql_backup.py full``: a copy of all data, by the server's own CLONE, compressed and encrypted, into the archive;
+``mysql_backup.py full``: all data, by the server's own CLONE or as a dump, compressed and encrypted, into the archive;
     then what is older than the archive shall keep is removed.
 ``mysql_backup.py binlogs``: the binary logs that the archive does not have; a full backup first where they would not
     continue it.
@@ -22,6 +22,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,14 @@ class Backup:
         """A part's name: sorted by time, unlike any other's."""
         return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%fZ}-{what}-{self.me}"
 
+    def client(self, program: str) -> list[str]:
+        """A client of the server as a command."""
+        return [program, f"--socket={self.settings['unix_socket']}", f"--user={self.settings['user']}"]
+
+    def seen(self, part: mysql_backup.Part) -> mysql_backup.Part:
+        """A full backup whose data was read until now."""
+        return replace(part, until=self.one("@@GLOBAL.gtid_executed"), finished=mysql_backup.now())
+
     def full(self) -> None:
         """A full backup.
 
@@ -84,21 +93,29 @@ class Backup:
         if not self.lock():
             raise mysql_backup.BackupError("a full backup is being taken already: wait for it")
         began, watch = mysql_backup.now(), time.monotonic()
-        gtids = self.one("@@GLOBAL.gtid_executed")
-        self.session.run("CLONE LOCAL DATA DIRECTORY = %s", (str(self.copy),))
         server = ("version", "lower_case_table_names", "innodb_page_size", "innodb_data_file_path")
         part = mysql_backup.Part(
             name=self.name("full"),
             kind="full",
             node=self.me,
             began=began,
-            gtids=gtids,
-            until=self.one("@@GLOBAL.gtid_executed"),
-            finished=mysql_backup.now(),
-            method="clone",
+            finished="",
+            gtids=self.one("@@GLOBAL.gtid_executed"),
+            method=self.settings["method"],
             server={name: self.one(f"@@GLOBAL.{name}") for name in server},
         )
-        done = self.archive.put(part, self.settings["recipients"], ["tar", "-C", str(self.copy), "-cf", "-", "."])
+        if part.method == "clone":
+            self.session.run("CLONE LOCAL DATA DIRECTORY = %s", (str(self.copy),))
+            part = self.seen(part)
+            command = ["tar", "-C", str(self.copy), "-cf", "-", "."]
+        else:
+            command = [*self.client("mysqldump"), "--all-databases", "--single-transaction", "--set-gtid-purged=ON"]
+            command += ["--routines", "--events", "--triggers", "--hex-blob", "--no-tablespaces", "--flush-privileges"]
+            command += ["--max-allowed-packet=1G"]
+        done = self.archive.put(part, self.settings["recipients"], command)
+        # When a dump saw the data is not known, only that it was not later.
+        done = done if done.finished else self.seen(done)
+        self.archive.tell(done)
         self.parts.append(done)
         gone = mysql_backup.outdated(self.parts, self.settings["keep_days"], datetime.now(timezone.utc))
         self.archive.remove(gone)
@@ -156,9 +173,8 @@ class Backup:
     def put(self, log: str, before: str, gtids: str, closed: str) -> None:
         """One binary log into the archive."""
         with tempfile.TemporaryDirectory(dir=self.state) as folder:
-            reader = ["mysqlbinlog", "--read-from-remote-server", "--raw", f"--result-file={folder}/"]
-            account = [f"--socket={self.settings['unix_socket']}", f"--user={self.settings['user']}"]
-            mysql_backup.pipe([*reader, *account, log])
+            reader = [*self.client("mysqlbinlog"), "--read-from-remote-server", "--raw", f"--result-file={folder}/"]
+            mysql_backup.pipe([*reader, log])
             part = mysql_backup.Part(
                 name=f"{self.name('binlog')}-{log}",
                 kind="binlog",
@@ -168,7 +184,9 @@ class Backup:
                 gtids=gtids,
                 before=before,
             )
-            self.parts.append(self.archive.put(part, self.settings["recipients"], ["cat", f"{folder}/{log}"]))
+            part = self.archive.put(part, self.settings["recipients"], ["cat", f"{folder}/{log}"])
+            self.archive.tell(part)
+            self.parts.append(part)
             print(f"{part.name}: {gtids}", flush=True)
 
 
