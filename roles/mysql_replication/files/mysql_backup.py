@@ -67,6 +67,7 @@ class Backup:
             "this node", mysql_server.by_socket(settings["user"], settings["unix_socket"]), read_timeout=24 * 3600
         )
         self.mirror = self.state / "parts"
+        self._lock: Any = None
         self.parts = self.archive.parts(self.mirror)
 
     def one(self, expression: str) -> str:
@@ -86,12 +87,8 @@ class Backup:
         return replace(part, until=self.one("@@GLOBAL.gtid_executed"), finished=mysql_backup.now())
 
     def full(self) -> None:
-        """A full backup.
-
-        :raises mysql_backup.BackupError: one is being taken already.
-        """
-        if not self.lock():
-            raise mysql_backup.BackupError("a full backup is being taken already: wait for it")
+        """A full backup, after the one that another process takes."""
+        self.lock(wait=True)
         began, watch = mysql_backup.now(), time.monotonic()
         server = ("version", "lower_case_table_names", "innodb_page_size", "innodb_data_file_path")
         part = mysql_backup.Part(
@@ -124,11 +121,12 @@ class Backup:
         told = {"name": done.name, "finished": done.finished, "bytes": done.size, "seconds": took}
         mysql_backup.note(self.state / "status.json", full=told)
 
-    def lock(self) -> bool:
+    def lock(self, wait: bool) -> bool:
         """Whether no other process takes a full backup; none can until this one ends."""
-        self._lock = (self.state / "full.lock").open("w")
+        if self._lock is None:
+            self._lock = (self.state / "full.lock").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             return False
         return True
@@ -145,6 +143,9 @@ class Backup:
         if reason := mysql_backup.reason_for_full(
             self.parts, self.one("@@GLOBAL.gtid_executed"), self.one("@@GLOBAL.gtid_purged")
         ):
+            if not self.lock(wait=False):
+                print(f"a full backup is being taken, the binary logs follow: {reason}", flush=True)
+                return
             print(f"a full backup first: {reason}", flush=True)
             self.full()
         logs = [str(row["Log_name"]) for row in self.session.run("SHOW BINARY LOGS")]
