@@ -28,6 +28,7 @@ PYTHON_SOURCES = [
     "plugins",
     "roles/haproxy_keepalived/files/haproxy-servers",
     "roles/haproxy_keepalived/files/haproxy-certificates",
+    "roles/mysql_replication/files",
     "tests",
 ]
 # CI may force colours; Molecule then forces them on Ansible, and tests could not read what a playbook says.
