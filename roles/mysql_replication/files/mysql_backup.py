@@ -149,15 +149,14 @@ class Backup:
             print(f"a full backup first: {reason}", flush=True)
             self.full()
         logs = [str(row["Log_name"]) for row in self.session.run("SHOW BINARY LOGS")]
-        executed = self.one("@@GLOBAL.gtid_executed")
-        if subtract_gtids(executed, self.previous(logs[-1])):
+        if subtract_gtids(self.one("@@GLOBAL.gtid_executed"), self.previous(logs[-1])):
             # Only a log that is closed does not grow any more.
             self.session.run("FLUSH BINARY LOGS")
             logs = [str(row["Log_name"]) for row in self.session.run("SHOW BINARY LOGS")]
         closed = mysql_backup.now()
         have = mysql_backup.archived(self.parts, mysql_backup.full_backups(self.parts)[0])
         missing: list[tuple[str, str, str]] = []
-        after = self.previous(logs[-1])
+        executed = after = self.previous(logs[-1])
         for log in reversed(logs[:-1]):
             before = self.previous(log)
             gtids = subtract_gtids(after, before)
@@ -168,8 +167,7 @@ class Backup:
             after = before
         for log, before, gtids in reversed(missing):
             self.put(log, before, gtids, closed)
-        told = {"finished": closed, "executed": after if not missing else executed}
-        mysql_backup.note(self.state / "status.json", binlogs=told)
+        mysql_backup.note(self.state / "status.json", binlogs={"finished": closed, "executed": executed})
 
     def put(self, log: str, before: str, gtids: str, closed: str) -> None:
         """One binary log into the archive."""
