@@ -29,6 +29,7 @@ PYTHON_SOURCES = [
     "roles/haproxy_keepalived/files/haproxy-servers",
     "roles/haproxy_keepalived/files/haproxy-certificates",
     "roles/host_firewall/files/webstack-firewall",
+    "roles/mysql_replication/files",
     "tests",
 ]
 # CI may force colours; Molecule then forces them on Ansible, and tests could not read what a playbook says.
