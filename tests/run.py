@@ -20,8 +20,8 @@ LOGS = ROOT / ".lab" / "log" / "test"
 NETWORK = "198.18.200.0/24"
 # The scenarios that run on Debian 12, too, and those of them that only --thorough runs: what differs there is known to
 # the others. MySQL has no package there.
-DEBIAN_12 = ("haproxy_keepalived", "nginx_web", "gunicorn_app")
-DEBIAN_12_THOROUGH = ("gunicorn_app",)
+DEBIAN_12 = ("haproxy_keepalived", "nginx_web", "gunicorn_app", "ops_server")
+DEBIAN_12_THOROUGH = ("gunicorn_app", "ops_server")
 PYTHON_SOURCES = [
     "lab",
     "molecule",
@@ -29,6 +29,7 @@ PYTHON_SOURCES = [
     "roles/haproxy_keepalived/files/haproxy-servers",
     "roles/haproxy_keepalived/files/haproxy-certificates",
     "roles/host_firewall/files/webstack-firewall",
+    "roles/mysql_replication/files",
     "tests",
 ]
 # CI may force colours; Molecule then forces them on Ansible, and tests could not read what a playbook says.
@@ -178,6 +179,9 @@ def report(part: Part) -> None:
     print(f"{part.name:.<48} {'passed' if part.ok else 'FAILED'} {part.took:7.0f} s", flush=True)
     if not part.ok:
         text = re.sub(r"\x1b\[[0-9;]*m", "", part.log.read_text(errors="replace"))
+        # The tests' names stand at the head of what pytest says of each, which may be long.
+        for name in re.findall(r"^_{3,} (\S.*?) _{3,}$", text, re.MULTILINE):
+            print(f"    failed: {name}")
         print("\n".join(f"    {line}" for line in text.splitlines()[-60:]))
         print(f"    (all of it: {part.log.relative_to(ROOT)})", flush=True)
 

@@ -33,7 +33,8 @@ _value: {description: The lines., type: list, elements: str}
 
 def mysql_change_report(result: Mapping[str, Any]) -> list[str]:
     """Found, planned, done, and how long writes stood still."""
-    lines = ["Found:", *(f"  {line}" for line in result.get("facts", []))]
+    facts = result.get("facts", [])
+    lines = ["Found:", *(f"  {line}" for line in facts)] if facts else []
     lines += ["Plan:", *(f"  {line}" for line in result.get("plan", []) or ["nothing is to be done"])]
     if steps := result.get("steps"):
         lines += ["Done:", *(f"  {line}" for line in steps)]

@@ -333,7 +333,7 @@ class InventoryModule(BaseInventoryPlugin):
         for group, _parent in plan.groups:
             inventory.add_group(group)
         inventory.set_variable(plan.parent_group, "webstack_sources", sources)
-        trust = _trust(inventory.groups[plan.parent_group].vars["webstack_sources"])
+        trust, trust_text = _trust(inventory.groups[plan.parent_group].vars["webstack_sources"])
         inventory.set_variable(plan.parent_group, "webstack_sources", trust(sources))
         for group, variables in plan.group_vars.items():
             for name, value in variables.items():
@@ -344,7 +344,14 @@ class InventoryModule(BaseInventoryPlugin):
         for group, members in plan.members.items():
             for member in members:
                 inventory.add_host(member.name, group=group)
-                for name, value in member.variables():
+                if (address := member.address) is not None:
+                    address = trust_text(address)  # once for both names: it costs as much as a variable
+                    if member.connect:
+                        inventory.set_variable(member.name, "ansible_host", address)
+                    inventory.set_variable(member.name, "tier_address", address)
+                if member.server_id is not None:
+                    inventory.set_variable(member.name, "server_id", member.server_id)
+                for name, value in member.vars.items():
                     inventory.set_variable(member.name, name, trust(value))
         # Last, because with each host that it gets a group walks up to all its ancestors.
         for group, parent in plan.groups:
@@ -352,11 +359,30 @@ class InventoryModule(BaseInventoryPlugin):
                 inventory.add_child(parent, group)
 
 
-def _trust(sample: list[str]) -> Callable[[Any], Any]:
-    """What gives values the trust of a playbook: nothing, where core gave it to the sample that was set before."""
+def _trust(sample: list[str]) -> tuple[Callable[[Any], Any], Callable[[str], str]]:
+    """What gives values, and what gives strings, the trust of a playbook.
+
+    Nothing does, where core gave it to the sample that was set before.
+    """
     if trust_as_template is None or all(is_trusted_as_template(text) for text in sample):
-        return _unchanged
-    return _trusted
+        return _unchanged, _unchanged
+    return _trusted, _stamp(trust_as_template(""))
+
+
+def _stamp(trusted: str) -> Callable[[str], str]:
+    """What gives a plain string the trust that `trusted` has, at a tenth of the cost: all share one set of tags.
+
+    core's public function makes a set for each string. Where its tagged strings are not what they were in core 2.19
+    to 2.20, that function serves.
+    """
+    try:
+        factory, tags = type(trusted)._instance_factory, trusted._ansible_tags_mapping  # type: ignore[attr-defined]
+        sample = factory("sample", tags)
+        if sample == "sample" and is_trusted_as_template(sample):
+            return lambda text: factory(text, tags)
+    except (AttributeError, TypeError):
+        pass
+    return trust_as_template
 
 
 def _unchanged(value: Any) -> Any:

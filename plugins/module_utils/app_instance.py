@@ -26,6 +26,16 @@ from ansible_collections.scaleup.webstack.plugins.module_utils.app_release impor
 SYSTEM = "/etc/systemd/system"
 RUNTIME = "/run/systemd/system"
 
+# What the modules have in common (doc_fragments/app_instance.py).
+INSTANCE_OPTIONS: dict[str, Any] = {
+    "root": {"type": "path", "required": True},
+    "health_path": {"type": "str", "default": "/healthz"},
+    "health_release": {"type": "bool", "default": True},
+    "timeout": {"type": "int", "default": 30},
+    "retry_void": {"type": "bool", "default": False},
+    "reason": {"type": "str", "default": ""},
+}
+
 
 class Instance:
     """The service of one application, its socket, and its trial."""

@@ -16,11 +16,8 @@ description:
     port, with the service's own settings, sandbox and number of workers; then the web servers send to that port.
   - The service and the release that it runs are not touched. Further processes of the application stay with them.
   - A release that does not come up is stopped, marked void, and the module fails with its last log lines.
+extends_documentation_fragment: [scaleup.webstack.app_instance]
 options:
-  root:
-    description: The application's folder, such as C(/srv/guestbook).
-    type: path
-    required: true
   unit:
     description: Name of the service's unit, without the ending; the unit beside it is C(<unit>-beside.service).
     type: str
@@ -41,30 +38,10 @@ options:
     type: list
     elements: path
     default: []
-  health_path:
-    description: Path of the health check.
-    type: str
-    default: /healthz
-  health_release:
-    description: Whether the answer must contain the release's id.
-    type: bool
-    default: true
-  timeout:
-    description: Seconds that the release is given to answer.
-    type: int
-    default: 30
-  retry_void:
-    description: Run a release although it is marked void; a success takes the mark away.
-    type: bool
-    default: false
   void:
     description: With O(state=absent), mark the release as void, so that no later run brings it in again.
     type: bool
     default: false
-  reason:
-    description: Why, for the record.
-    type: str
-    default: ""
 attributes:
   check_mode:
     support: full
@@ -110,7 +87,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.scaleup.webstack.plugins.module_utils.app_instance import Beside
+from ansible_collections.scaleup.webstack.plugins.module_utils.app_instance import INSTANCE_OPTIONS, Beside
 from ansible_collections.scaleup.webstack.plugins.module_utils.app_release import ReleaseError, now
 
 
@@ -146,18 +123,13 @@ def stop(beside: Beside, state: dict[str, Any]) -> None:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "root": {"type": "path", "required": True},
+            **INSTANCE_OPTIONS,
             "unit": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "release": {"type": "str"},
             "address": {"type": "str"},
             "config": {"type": "list", "elements": "path", "default": []},
-            "health_path": {"type": "str", "default": "/healthz"},
-            "health_release": {"type": "bool", "default": True},
-            "timeout": {"type": "int", "default": 30},
-            "retry_void": {"type": "bool", "default": False},
             "void": {"type": "bool", "default": False},
-            "reason": {"type": "str", "default": ""},
         },
         required_if=[("state", "present", ("release", "address"))],
         supports_check_mode=True,

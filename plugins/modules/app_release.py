@@ -20,11 +20,8 @@ description:
   - With the release unchanged, changed settings are tried on the side in the same way and then applied by a reload; a
     changed unit by a restart behind the socket. When they are bad, the files become the former ones again.
   - What ran, when and why is kept in C(<root>/releases.json).
+extends_documentation_fragment: [scaleup.webstack.app_instance]
 options:
-  root:
-    description: The application's folder, such as C(/srv/guestbook).
-    type: path
-    required: true
   release:
     description:
       - Id of the release, or C(previous) for the one that ran last before the current one and is not void.
@@ -55,26 +52,10 @@ options:
     description: Where the socket listens, as host:port or the path of a Unix socket.
     type: str
     required: true
-  health_path:
-    description: Path of the health check.
-    type: str
-    default: /healthz
-  health_release:
-    description: Whether the answer must contain the release's id.
-    type: bool
-    default: true
-  timeout:
-    description: Seconds that a release is given to answer.
-    type: int
-    default: 30
   trial:
     description: Whether to start it on the side first.
     type: bool
     default: true
-  retry_void:
-    description: Run a release although it is marked void; a success takes the mark away.
-    type: bool
-    default: false
   void_current:
     description: Mark the release that is left as void, as a rollback does.
     type: bool
@@ -83,10 +64,6 @@ options:
     description: How many releases stay on the host, at least the current one and the one before it.
     type: int
     default: 5
-  reason:
-    description: Why, for the record.
-    type: str
-    default: ""
 attributes:
   check_mode:
     support: full
@@ -139,7 +116,7 @@ action:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.scaleup.webstack.plugins.module_utils.app_instance import Instance
+from ansible_collections.scaleup.webstack.plugins.module_utils.app_instance import INSTANCE_OPTIONS, Instance
 from ansible_collections.scaleup.webstack.plugins.module_utils.app_release import ReleaseError, now, systemctl
 
 
@@ -231,21 +208,16 @@ def refresh(instance: Instance, state: dict[str, Any], release: str, restart: bo
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "root": {"type": "path", "required": True},
+            **INSTANCE_OPTIONS,
             "release": {"type": "str", "required": True},
             "unit": {"type": "str", "required": True},
             "config": {"type": "list", "elements": "path", "default": []},
             "processes": {"type": "list", "elements": "str", "default": []},
             "timers": {"type": "list", "elements": "str", "default": []},
             "address": {"type": "str", "required": True},
-            "health_path": {"type": "str", "default": "/healthz"},
-            "health_release": {"type": "bool", "default": True},
-            "timeout": {"type": "int", "default": 30},
             "trial": {"type": "bool", "default": True},
-            "retry_void": {"type": "bool", "default": False},
             "void_current": {"type": "bool", "default": False},
             "keep": {"type": "int", "default": 5},
-            "reason": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )

@@ -12,7 +12,7 @@ Identity comes from what stays when hosts come and go: `server_id` from the addr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,16 +57,6 @@ class Member:
     connect: bool  # whether ansible_host is ours to set
     server_id: int | None
     vars: Mapping[str, Any]
-
-    def variables(self) -> Iterator[tuple[str, Any]]:
-        """The host variables to set."""
-        if self.address is not None:
-            if self.connect:
-                yield "ansible_host", self.address
-            yield "tier_address", self.address
-        if self.server_id is not None:
-            yield "server_id", self.server_id
-        yield from self.vars.items()
 
 
 @dataclass(slots=True)
@@ -169,20 +159,19 @@ class Planner:
 
     def _declare_range(self, tier: Tier, entry: HostEntry) -> None:
         """As `_declare_host` for each host of a range with address_start, without its questions."""
-        key = entry.start or 0
         is_db, variables, members = tier.name == "db", entry.vars, self.members[tier.name]
         declared, owner, groups, tier_of = self.declared, self.identities.address_owner, self.group_names, self.tier_of
         tier_name, known = tier.name, self.known_host_set
-        for name in entry.pattern:
-            if (name not in declared and name not in groups) or self._claim(tier, entry, name):
+        append, claim, take = members.append, self._claim, owner.setdefault
+        for key, name in enumerate(entry.pattern, entry.start or 0):
+            if (name not in declared and name not in groups) or claim(tier, entry, name):
                 connect = name not in known or self.inventory.variable(name, "ansible_host") is MISSING
                 declared[name] = entry
                 tier_of[name] = tier_name
-                if owner.setdefault(key, name) is not name:
+                if take(key, name) is not name:
                     self.identities.same_address((*entry.path, "address_start"), key, name)
                 identity = self.identities.identity(entry.path, name, key) if is_db else None
-                members.append(Member(name, format_address(key), connect, identity, variables))
-            key += 1
+                append(Member(name, format_address(key), connect, identity, variables))
 
     def _claim(self, tier: Tier, entry: HostEntry, name: str) -> bool:
         """Take the name for this tier; a problem when it has another meaning already."""

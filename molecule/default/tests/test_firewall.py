@@ -13,13 +13,14 @@ from labtest import wait_for
 from visiting import HOSTS, PUBLIC, VIPS, lab, played, traffic, whole
 
 # All that listens anywhere in the site, SSH, and what nobody serves.
-PORTS = (22, 80, 443, 3306, 3307, 8000, 8404, 8405, 8406, 9200, 111, 9999)
+PORTS = (22, 80, 443, 3306, 3307, 8000, 8404, 8405, 8406, 9090, 9093, 9115, 9200, 111, 9999)
 # Who may connect to what of whom, by tier: the table of the role's README. On 22 nothing listens, and refuses.
 OPEN = {
-    "lb": {22: "*", 80: "*", 443: "*", 3306: "app", 3307: "app", 8404: "lb"},
-    "web": {22: "*", 443: "lb"},
-    "app": {22: "*", 8000: "web lb"},
-    "db": {22: "*", 3306: "lb db", 9200: "lb db"},
+    "lb": {22: "*", 80: "*", 443: "*", 3306: "app", 3307: "app", 8404: "lb ops"},
+    "web": {22: "*", 443: "lb", 8406: "ops"},
+    "app": {22: "*", 8000: "web lb ops"},
+    "db": {22: "*", 3306: "lb db", 9200: "lb db ops"},
+    "ops": {22: "*"},
 }
 SCAN = """
 import asyncio, json, sys

@@ -12,6 +12,9 @@ UNHEALTHY = Path("/run/unhealthy")
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # An answer is one write, sent at once, as nginx does: a body that waits for the header's ACK takes 40 ms.
+    wbufsize = -1
+    disable_nagle_algorithm = True
 
     def do_GET(self):
         status = 503 if UNHEALTHY.exists() else 200

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.machinery
-import importlib.util
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import ModuleType
@@ -21,16 +19,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 PROGRAM = Path(__file__).parents[3] / "roles" / "haproxy_keepalived" / "files" / "haproxy-certificates"
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 KEY = ec.generate_private_key(ec.SECP256R1())
-
-
-@pytest.fixture(scope="module")
-def program() -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader("haproxy_certificates", str(PROGRAM))
-    spec = importlib.util.spec_from_loader("haproxy_certificates", loader)
-    assert spec
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
 
 
 def name(text: str) -> x509.Name:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -26,16 +24,6 @@ backend app
 frontend https
     default_backend web
 """
-
-
-@pytest.fixture(scope="module")
-def program() -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader("haproxy_servers", str(PROGRAM))
-    spec = importlib.util.spec_from_loader("haproxy_servers", loader)
-    assert spec
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
 
 
 def test_servers_are_read_from_backends_only(program: ModuleType) -> None:
