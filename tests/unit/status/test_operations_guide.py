@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[3]
 GUIDE = (ROOT / "docs" / "operations.md").read_text()
 PLAYBOOKS = {path.stem for path in (ROOT / "playbooks").glob("*.yml")}
@@ -14,6 +16,16 @@ NAMED = set(re.findall(r"(?:… |scaleup\.webstack\.)([a-z_]+)", GUIDE)) - {"not
 
 def test_every_playbook_is_in_the_guide_and_every_command_there_is_a_playbook() -> None:
     assert NAMED == PLAYBOOKS
+
+
+def test_every_alert_is_in_the_guide_and_in_the_role_s_own() -> None:
+    role = ROOT / "roles" / "ops_server"
+    alerts = {
+        alert["alert"] for alert in yaml.safe_load((role / "vars" / "main.yml").read_text())["__ops_server_alerts"]
+    }
+    assert alerts
+    for text in (GUIDE, (role / "README.md").read_text()):
+        assert [alert for alert in alerts if f"`{alert}`" not in text] == []
 
 
 def test_every_option_in_the_guide_is_one_of_the_playbooks_or_roles() -> None:
