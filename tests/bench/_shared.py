@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -14,6 +15,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "molecule" / "shared"))
 from labtest import Lab, inventories  # noqa: E402 - the path comes first
+
+
+def arguments(doc: str | None, seconds: int) -> argparse.Namespace:
+    """What a benchmark on containers takes: `repeat`, `seconds` (of each measurement) and `keep`."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0] if doc else "")
+    parser.add_argument("--repeat", type=int, default=5, help="pairs per row (default: %(default)s)")
+    parser.add_argument("--seconds", type=int, default=seconds, help="of each measurement (default: %(default)s)")
+    parser.add_argument("--keep", action="store_true", help="leave the hosts for another run")
+    return parser.parse_args()
 
 
 class Site:

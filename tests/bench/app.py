@@ -9,7 +9,6 @@ that requests per second tell what a request costs. Exits with 1 when a ratio mi
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from _shared import ROOT, Site, Table, pairs
+from _shared import ROOT, Site, Table, arguments, pairs
 
 VIP = "https://198.18.9.101"
 DIRECT = ("http://198.18.9.31:8000", "http://198.18.9.32:8000")
@@ -59,12 +58,8 @@ class Deployments:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--repeat", type=int, default=5, help="pairs per row (default: %(default)s)")
-    parser.add_argument("--seconds", type=int, default=8, help="of each measurement (default: %(default)s)")
-    parser.add_argument("--keep", action="store_true", help="leave the hosts for another run")
-    arguments = parser.parse_args()
-    repeat, seconds = arguments.repeat, arguments.seconds
+    asked = arguments(__doc__, seconds=8)
+    repeat, seconds = asked.repeat, asked.seconds
     try:
         site.up()
         table = Table(repeat, f"{seconds} s each")
@@ -78,7 +73,7 @@ def main() -> int:
             values = pairs(repeat, lambda: deployments.deploy(False), lambda: deployments.deploy(True))
             table.row("deployment: unchanged dependencies / a fresh environment", "s", values, "<= 0.5")
     finally:
-        if not arguments.keep:
+        if not asked.keep:
             site.down()
     return 1 if table.missed else 0
 

@@ -10,7 +10,6 @@ replica of a machine of its own costs its primary less. Exits with 1 when a rati
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import subprocess
@@ -18,7 +17,7 @@ import sys
 import threading
 import time
 
-from _shared import ROOT, Site, Table, pairs
+from _shared import ROOT, Site, Table, arguments, pairs
 
 TABLES, ROWS, THREADS = 4, 250_000, 8
 ADDRESSES = {"db1": "198.18.11.41", "vendor1": "198.18.11.61"}
@@ -105,12 +104,8 @@ def lag(seconds: int, limit: int) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--repeat", type=int, default=5, help="pairs per row (default: %(default)s)")
-    parser.add_argument("--seconds", type=int, default=10, help="of each measurement (default: %(default)s)")
-    parser.add_argument("--keep", action="store_true", help="leave the hosts for another run")
-    arguments = parser.parse_args()
-    repeat, seconds = arguments.repeat, arguments.seconds
+    asked = arguments(__doc__, seconds=10)
+    repeat, seconds = asked.repeat, asked.seconds
     try:
         site.up()
         sql("vendor1", "CREATE DATABASE IF NOT EXISTS sbtest")
@@ -133,7 +128,7 @@ def main() -> int:
             f"seconds that the replica is behind at {0.8 * most:.0f} 1/s / 1 s", "s", (behind, 1, behind), "<= 1.0"
         )
     finally:
-        if not arguments.keep:
+        if not asked.keep:
             site.down()
     return 1 if table.missed else 0
 

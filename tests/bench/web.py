@@ -11,10 +11,9 @@ that also sends the same headers and logs the same fields. Plain HTTP throughout
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from _shared import ROOT, Site, Table, pairs
+from _shared import ROOT, Site, Table, arguments, pairs
 
 FILES = ROOT / ".lab" / "bench-web" / "files"
 WEB = "http://198.18.10.21"
@@ -28,12 +27,8 @@ def ask(seconds: int, name: str, path: str = "/", port: int = 80) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--repeat", type=int, default=5, help="pairs per row (default: %(default)s)")
-    parser.add_argument("--seconds", type=int, default=5, help="of each measurement (default: %(default)s)")
-    parser.add_argument("--keep", action="store_true", help="leave the hosts for another run")
-    arguments = parser.parse_args()
-    seconds, repeat = arguments.seconds, arguments.repeat
+    asked = arguments(__doc__, seconds=5)
+    repeat, seconds = asked.repeat, asked.seconds
     FILES.mkdir(parents=True, exist_ok=True)
     for kibibytes in (1, 100):
         # Nothing that is compressed at deployment: the same bytes for everybody.
@@ -58,7 +53,7 @@ def main() -> int:
         ):
             table.row(title, "1/s", pairs(repeat, lambda a=a: ask(seconds, a), lambda b=b: ask(seconds, b)), limit)  # type: ignore[misc]
     finally:
-        if not arguments.keep:
+        if not asked.keep:
             site.down()
     return 1 if table.missed else 0
 
