@@ -137,8 +137,8 @@ def test_nobody_reads_the_archive_without_the_key_which_no_database_host_has(tie
         )
         assert host.file("/etc/mysql/webstack/backup_ssh_key").mode == 0o640
     archive = tier.lab.host("ops1")
-    assert archive.run("grep --recursive --text ledger /srv/backup").rc == 1
-    archive.check_output("head -c 21 $(ls /srv/backup/*.age | head -n 1) | grep -q age-encryption.org/v1")
+    assert archive.run("grep --recursive --text ledger /srv/backup/archive").rc == 1
+    archive.check_output("head -c 21 $(ls /srv/backup/archive/*.age | head -n 1) | grep -q age-encryption.org/v1")
 
 
 @pytest.mark.parametrize(
