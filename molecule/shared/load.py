@@ -173,14 +173,17 @@ class Load:
         reused, connection = waiting is not None, waiting or self._connect(request)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         headers = {"Connection": "keep-alive" if kept else "close"} | request.headers
+        sent = False
         try:
             connection.request(request.method, target, request.body, headers)
+            sent = True
             response = connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException):
             connection.close()
-            # RFC 9110, 9.2.2: a client may repeat an idempotent request when a kept-alive connection was closed.
-            if reused and request.method in ("GET", "HEAD"):
+            # RFC 9110, 9.2.2: a client may repeat a request when a kept-alive connection was closed, if it is idempotent,
+            # or if it was not processed: one that could not be sent to its end was not.
+            if reused and (request.method in ("GET", "HEAD") or not sent):
                 return self._send(request, due, False)
             raise
         if kept and not response.will_close:
