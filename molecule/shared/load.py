@@ -181,8 +181,8 @@ class Load:
             body = response.read()
         except (OSError, http.client.HTTPException):
             connection.close()
-            # RFC 9110, 9.2.2: a client may repeat a request when a kept-alive connection was closed, if it is idempotent,
-            # or if it was not processed: one that could not be sent to its end was not.
+            # RFC 9110, 9.2.2: a client may repeat a request when a kept-alive connection was closed, if it is
+            # idempotent or was not processed; one that could not be sent to its end was not.
             if reused and (request.method in ("GET", "HEAD") or not sent):
                 return self._send(request, due, False)
             raise
