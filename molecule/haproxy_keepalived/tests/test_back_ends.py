@@ -12,8 +12,9 @@ from cluster import ADDRESS, lab, load, servers, states
 from labtest import wait_for
 
 BOTH = {"web1", "web2"}
-# The check interval, in seconds: haproxy_keepalived_server_options.
-INTERVAL = 2
+# The check interval, in seconds (haproxy_keepalived_server_options), and what the checks themselves may take on a machine
+# that is shared with the load and works through what had waited for a hung server.
+INTERVAL, CHECKS = 2, 1
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,7 @@ def test_a_back_end_fails_and_no_safe_request_does(breaks: str, heals: str) -> N
         healed = time.time()
         wait_for(up, 10)
         for name in ADDRESS:
-            assert wait_for(partial(back, name), 5)[0] - healed <= INTERVAL
+            assert wait_for(partial(back, name), 5)[0] - healed <= INTERVAL + CHECKS
         wait_for(lambda: servers() == BOTH, 5)
     assert len(clients.results) > 500
     assert clients.failures == [], clients.summary()
