@@ -12,8 +12,8 @@ from cluster import ADDRESS, lab, load, servers, states
 from labtest import wait_for
 
 BOTH = {"web1", "web2"}
-# The check interval, in seconds (haproxy_keepalived_server_options), and what the checks themselves may take on a machine
-# that is shared with the load and works through what had waited for a hung server.
+# The check interval, in seconds (haproxy_keepalived_server_options), and what the checks themselves may take on a
+# machine that is shared with the load and works through what had waited for a hung server.
 INTERVAL, CHECKS = 2, 1
 
 
