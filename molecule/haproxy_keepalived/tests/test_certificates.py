@@ -141,7 +141,7 @@ def test_an_authority_issues_and_renews_the_certificate(authority: None) -> None
 
 
 def provided(folder: Path) -> str:
-    """A certificate from elsewhere, as public authorities issue them: 90 days, and told where revocations are published.
+    """A certificate from elsewhere, as public authorities issue them: for 90 days, with an address of revocations.
 
     :returns: its path on the balancers; the key is beside it.
     """
@@ -153,7 +153,8 @@ def provided(folder: Path) -> str:
     commands = (
         "openssl ecparam -name prime256v1 -genkey -noout -out site.pem.key",
         f"openssl req -new -key site.pem.key -subj /CN={SITE} -out site.csr",
-        f"openssl x509 -req -in site.csr -CA {pki}/ca.pem -CAkey {pki}/ca.key -days 90 -extfile extensions -out site.pem",
+        f"openssl x509 -req -in site.csr -CA {pki}/ca.pem -CAkey {pki}/ca.key -days 90 -extfile extensions"
+        " -out site.pem",
     )
     for command in commands:
         subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""union(), difference() and intersect() of Ansible keep no order: whatever goes on with it sorts, counts or compares."""
+"""union(), difference() and intersect() of Ansible keep no order: what goes on with it sorts, counts or compares."""
 
 from __future__ import annotations
 
