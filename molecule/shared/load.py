@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -28,6 +28,9 @@ class Result:
     error: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
+    # Where it was sent to, and whether over a connection of its own.
+    target: str = ""
+    fresh: bool = True
 
     @property
     def failed(self) -> bool:
@@ -46,9 +49,33 @@ class Request:
     connect_to: str | None = None
 
 
+def outage(results: Iterable[Result], slow: float = 0.9) -> float:
+    """Seconds for which a target did not answer: of the one that was away longest; 0 where all answered.
+
+    From the first request that failed or took long to the next one to the same target that did not. (To an address that
+    is nowhere a connection is asked for again after a second (RFC 6298, 2.1), and so succeeds later.)
+
+    :param slow: seconds; what took longer was not answered when it was sent.
+    """
+    longest = 0.0
+    since: dict[str, float] = {}
+    for result in sorted(results, key=lambda r: r.due):
+        if result.failed or result.took >= slow:
+            since.setdefault(result.target, result.due)
+            longest = max(longest, result.due - since[result.target])
+        # A kept-alive connection sends again sooner: what it got a little later says nothing of when it was sent.
+        elif result.target in since and (result.fresh or result.took < 0.1):
+            longest = max(longest, result.due - since.pop(result.target))
+    return longest
+
+
 class _Connections(threading.local):
     def __init__(self) -> None:
         self.open: dict[tuple[str, str, int], http.client.HTTPConnection] = {}
+
+
+def _target(request: Request) -> str:
+    return request.connect_to or urlsplit(request.url).netloc
 
 
 def _was_closed(connection: http.client.HTTPConnection) -> bool:
@@ -104,20 +131,9 @@ class Load:
             return sorted((r for r in self.results if r.failed), key=lambda r: r.due)
 
     def outage(self) -> float:
-        """Seconds from the first failed request to the last that was due before the next success; 0 without failures.
-
-        The longest one, where there were several.
-        """
+        """Seconds for which the target that was away longest did not answer; see :func:`outage`."""
         with self._lock:
-            results = sorted(self.results, key=lambda r: r.due)
-        longest, since, last = 0.0, None, 0.0
-        for result in results:
-            if result.failed:
-                since, last = (result.due if since is None else since), result.due
-                longest = max(longest, last - since + 1 / self.rate)
-            else:
-                since = None
-        return longest
+            return outage(self.results)
 
     def summary(self) -> str:
         """One line for an assertion's message."""
@@ -145,7 +161,8 @@ class Load:
         try:
             result = self._send(request, due, kept)
         except (OSError, http.client.HTTPException) as error:
-            result = Result(due, time.monotonic() - due, request.method, 0, f"{type(error).__name__}: {error}")
+            took, text = time.monotonic() - due, f"{type(error).__name__}: {error}"
+            result = Result(due, took, request.method, 0, text, target=_target(request))
         with self._lock:
             self.results.append(result)
         if self.on_result:
@@ -190,4 +207,5 @@ class Load:
             self._local.open[key] = connection
         else:
             connection.close()
-        return Result(due, time.monotonic() - due, request.method, response.status, "", dict(response.headers), body)
+        took, answer = time.monotonic() - due, dict(response.headers)
+        return Result(due, took, request.method, response.status, "", answer, body, _target(request), not reused)
