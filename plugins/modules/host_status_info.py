@@ -92,7 +92,7 @@ status:
     disks:
       description: Every disk with its mount point, and how full it is in percent, by blocks and by inodes.
       type: list
-    memory: {description: How much of the memory is in use in percent., type: float}
+    memory: {description: "How much of the memory, or of what a container may have, is in use in percent.", type: float}
     resolves: {description: "Whether O(resolve) is resolved; null when nothing was asked.", type: bool}
     certificates: {description: "The end of each certificate by its file, in seconds of the epoch.", type: dict}
     releases: {description: "What runs of each of O(applications), since when, and beside it.", type: dict}
@@ -231,6 +231,23 @@ def memory_used(meminfo: str) -> float:
     return round(100 - 100 * values["MemAvailable"] / max(1, values["MemTotal"]), 1)
 
 
+def group_memory_used(root: str = "/sys/fs/cgroup") -> float:
+    """Percent of the memory that a container may have; 0 where nothing bounds it. Caches do not count."""
+    for folder, most, now, idle in (
+        (root, "memory.max", "memory.current", "inactive_file"),
+        (f"{root}/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            found = {}
+            for name in (most, now, "memory.stat"):
+                with open(os.path.join(folder, name), encoding="ascii") as file:
+                    found[name] = file.read()
+            cache = re.search(rf"^{idle} (\d+)$", found["memory.stat"], re.MULTILINE)
+            # "max" is no number; the older interface has a very large one.
+            return round(100 * (int(found[now]) - int(cache[1] if cache else 0)) / int(found[most]), 1)
+    return 0.0
+
+
 def certificate_end(path: str) -> float | None:
     """When a certificate ends, in seconds of the epoch; None where there is none."""
     text = output("openssl", "x509", "-noout", "-enddate", "-in", path).strip().partition("=")[2]
@@ -341,7 +358,7 @@ def status(p: dict[str, Any]) -> dict[str, Any]:
             "failed_units": [line.split()[0] for line in failed.splitlines() if line.strip()],
             "addresses": addresses(),
             "disks": disks(mounts.read()),
-            "memory": memory_used(meminfo.read()),
+            "memory": max(memory_used(meminfo.read()), group_memory_used()),
             "resolves": resolves(p["resolve"]) if p["resolve"] else None,
             "certificates": ends,
             "releases": {name: releases(root) for name, root in p["applications"].items()},

@@ -2,8 +2,8 @@
 """What Ansible costs over what has to be done: a run that changes nothing, the first one, and one for a new host.
 
 Run it from the root of a checkout: `./lab bench converge`. It makes two sites of nine containers, one for the
-playbooks and one for plain shells, and takes them away; about ten minutes on two cores. Exits with 1 when a ratio misses
-its limit.
+playbooks and one for plain shells, and takes them away; about ten minutes on two cores. Exits with 1 when a ratio
+misses its limit.
 
 again   site.yml over a site that is as it should be, against a playbook that pings all nine hosts once for every play
         of site.yml; and against one that pings in each play only the hosts of that play
@@ -107,7 +107,7 @@ def plays(path: Path) -> list[dict[str, object]]:
 
 
 def pings(hosts: str | None) -> Path:
-    """A playbook that pings the hosts of a pattern (of each play's own without one), once for every play of site.yml."""
+    """A playbook that pings a pattern's hosts (each play's own without one), once for every play of site.yml."""
     task = {"name": "The host answers", "ansible.builtin.ping": None}
     found = [
         {"name": play["name"], "hosts": hosts or play["hosts"], "gather_facts": False, "tasks": [task]}
@@ -188,11 +188,15 @@ def main() -> int:
             everybody, own = pings("all"), pings(None)
             converge(site, False)
             values = pairs(
-                asked.repeat, lambda: seconds(lambda: converge(site, False)), lambda: seconds(lambda: site.play(everybody))
+                asked.repeat,
+                lambda: seconds(lambda: converge(site, False)),
+                lambda: seconds(lambda: site.play(everybody)),
             )
             table.row("again: site.yml / all hosts pinged once per play", "s", values, "<= 8")
             less = seconds(lambda: site.play(own))
-            table.row("again: site.yml / the hosts of each play pinged", "s", (values[0], less, values[0] / less), "<= 8")
+            table.row(
+                "again: site.yml / the hosts of each play pinged", "s", (values[0], less, values[0] / less), "<= 8"
+            )
         if "add" in chosen and whole:
             added = seconds(lambda: site.run(ROOT / "lab", "scale", "web=3"))
             table.row("add: a web server / the whole site", "s", (added, whole, added / whole))

@@ -10,7 +10,8 @@ from test_haproxy_keepalived_templates import ROOT, render
 ROLE = ROOT / "roles" / "ops_server"
 # app1 has two applications, app2 one of them, and one on a socket that nobody can probe.
 APPLICATIONS = """{{ [{'name': 'shop', 'port': 8000}]
-  + ([{'name': 'desk', 'port': 8100}] if inventory_hostname == 'app1' else [{'name': 'none', 'socket': '/run/none'}]) }}"""
+  + ([{'name': 'desk', 'port': 8100}] if inventory_hostname == 'app1'
+     else [{'name': 'none', 'socket': '/run/none'}]) }}"""
 
 
 def test_each_host_is_asked_for_its_own_applications(tmp_path: Path) -> None:
