@@ -22,11 +22,11 @@ import threading
 import time
 from pathlib import Path
 
-from events import HOSTS, INVENTORY, ROOT, Event, events, lab, nothing, status, wait_for, whole, written
+from events import HOSTS, INVENTORY, ROOT, Event, events, lab, nothing, status, wait_for, written
 from load import Load, Request
 from load import Result as Answer
 from report import Outcome, load, write
-from visiting import AUTHORITY, PUBLIC, SITE, traffic, visitor
+from visiting import AUTHORITY, PUBLIC, SITE, traffic, visitor, whole
 
 KEPT = INVENTORY.parent / "chaos"
 # Seconds of load before an event, and after the site is whole again.
