@@ -88,6 +88,7 @@ status:
     kernel: {description: The kernel that runs., type: str}
     units: {description: "The state of each of O(units), such as V(active).", type: dict}
     failed_units: {description: Units that systemd calls failed., type: list}
+    crashing: {description: "Services that were started again several times of late, and how often.", type: dict}
     addresses: {description: "All addresses of the host, virtual ones too.", type: list}
     disks:
       description: Every disk with its mount point, and how full it is in percent, by blocks and by inodes.
@@ -155,6 +156,20 @@ def unit_states(units: list[str], shown: str) -> dict[str, str]:
         for row in blocks(shown)
     }
     return {unit: found.get(unit, "unknown") for unit in units}
+
+
+def crashing(shown: str, monotonic: float, times: int = 3, within: float = 300) -> dict[str, int]:
+    """Services that systemd has started again several times, the last time a short while ago; and how often.
+
+    :param monotonic: seconds since the boot.
+    """
+    found = {}
+    for row in blocks(shown):
+        count = int(row.get("NRestarts") or 0)
+        since = monotonic - int(row.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
+        if count >= times and since <= within and row.get("ActiveState") in ("active", "activating"):
+            found[row["Id"]] = count
+    return found
 
 
 def newer_units(units: list[str], shown: str, now: float, monotonic: float) -> dict[str, str]:
@@ -348,6 +363,9 @@ def status(p: dict[str, Any]) -> dict[str, Any]:
     now, monotonic = time.time(), time.clock_gettime(time.CLOCK_MONOTONIC)
     waiting = outdated() | newer_units(p["restart_units"], shown, now, monotonic)
     stuck = [f"{unit} cannot restart by itself, {why}" for unit, why in sorted(waiting.items()) if _BOOT.match(unit)]
+    services = output(
+        "systemctl", "show", "--property=Id,ActiveState,NRestarts,ExecMainStartTimestampMonotonic", "*.service"
+    )
     failed = output("systemctl", "list-units", "--failed", "--plain", "--no-legend")
     ends = {path: certificate_end(path) for path in p["certificates"] if os.path.exists(path)}
     with open("/proc/mounts", encoding="utf-8") as mounts, open("/proc/meminfo", encoding="ascii") as meminfo:
@@ -356,6 +374,7 @@ def status(p: dict[str, Any]) -> dict[str, Any]:
             "kernel": os.uname().release,
             "units": unit_states(p["units"], shown),
             "failed_units": [line.split()[0] for line in failed.splitlines() if line.strip()],
+            "crashing": crashing(services, monotonic),
             "addresses": addresses(),
             "disks": disks(mounts.read()),
             "memory": max(memory_used(meminfo.read()), group_memory_used()),

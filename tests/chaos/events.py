@@ -255,7 +255,7 @@ def needs() -> Iterator[Event]:
         before=partial(small_memory, "app1"),
         settle=30,
         lasts=20,
-        status=("app1", "memory"),
+        status=("app1", "chaos-hog.service ends again and again"),
     )
     for host in ("app1", "web1"):
         yield Event(

@@ -140,12 +140,15 @@ def picture(outcomes: list[Outcome]) -> str:
         ".scale{font-size:8px;fill:#66727f;text-anchor:end}.event{fill:#f3e6c8}path{fill:none}"
         ".slow{stroke:#9dbfe0}.middle{stroke:#1d5a99;stroke-width:1.3}.bad{stroke:#c62828;stroke-width:2}"
     )
-    legend = (
-        f'<text x="{MARGIN}" y="14" class="soft">requests of each quarter of a second: dark the middle one, light '
-        "the slowest (5 ms to 10 s, logarithmic); red the share that failed; the band is the event</text>"
+    words = (
+        "Requests of each quarter of a second: dark the middle one, light the slowest, 5 ms to 10 s (logarithmic);",
+        "red: the share of them that failed. The band is the event; at the right how many seconds are shown.",
     )
-    strips = "\n".join(strip(outcome, 22 + HEIGHT * number) for number, outcome in enumerate(outcomes))
-    height = HEIGHT * len(outcomes) + 28
+    legend = "\n".join(
+        f'<text x="{MARGIN}" y="{14 + 14 * n}" class="soft">{line}</text>' for n, line in enumerate(words)
+    )
+    strips = "\n".join(strip(outcome, 36 + HEIGHT * number) for number, outcome in enumerate(outcomes))
+    height = HEIGHT * len(outcomes) + 42
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">'
         f'<rect width="100%" height="100%" fill="#fff"/><style>{style}</style>\n{legend}\n{strips}\n</svg>\n'

@@ -139,10 +139,10 @@ def capacity(seconds: float = 8) -> float:
     return sum(counts) / seconds
 
 
-def burst(seconds: float = 60, share: float = 0.1) -> Outcome:
+def burst(seconds: float = 60, share: float = 0.04) -> Outcome:
     """Ten times the rate that the application servers can serve, for a minute.
 
-    They get a tenth of a processor each, so that neither the balancers nor this client is what is overloaded.
+    They get a twenty-fifth of a processor each: neither the balancers nor this client is what is overloaded.
     """
     wait_for(whole, 90)
     hosts = [name for name in HOSTS if name.startswith("app")]
@@ -157,7 +157,7 @@ def burst(seconds: float = 60, share: float = 0.1) -> Outcome:
             start = static.started
             time.sleep(QUIET)
             began = time.monotonic()
-            with Load(pages, rate=10 * most, keep_alive=1, context=context, workers=500) as extra:
+            with Load(pages, rate=10 * most, keep_alive=1, context=context, workers=400) as extra:
                 time.sleep(seconds)
             ended = began + seconds
             time.sleep(15)

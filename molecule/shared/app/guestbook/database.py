@@ -30,10 +30,10 @@ LEAVE_ALONE = 5
 # How many threads of a process may wait for the writer at once, and for how long another one waits for its turn: while
 # the primary is gone, the others go on answering reads.
 WRITERS = 2
-WAIT_FOR_TURN = 0.5
+WAIT_FOR_TURN = 0.2
 # How old the answer to "who is the primary" may be, and how long it may take.
 PRIMARY_KNOWN_FOR = 1
-PRIMARY_TIMEOUT = 2
+PRIMARY_TIMEOUT = 1
 
 # A server that says one of these is not the primary (any more), or is on its way down.
 NOT_WRITABLE = {ER.OPTION_PREVENTS_STATEMENT, 1836, 3100, ER.SERVER_SHUTDOWN}
