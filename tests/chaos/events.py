@@ -128,6 +128,9 @@ def primary() -> Iterator[Event]:
         if play("rejoin", "-e", "mysql_replication_rejoin=db1").returncode:
             # A transaction that nobody acknowledged was on its disk only: it is thrown away on the operator's word.
             played("rejoin", "-e", "mysql_replication_rejoin=db1", "-e", "mysql_replication_clone=true")
+        # A switchover refuses a replica that has yet to catch up.
+        status_of = lab.host("db1")
+        wait_for(lambda: "Source: 0" in status_of.run("mysql -e 'SHOW REPLICA STATUS' --vertical").stdout, 60)
         played("switchover", "-e", "mysql_replication_candidate=db1")
 
     yield Event("db1 off, failover", fail_over, rejoin, settle=45, resume=1, lasts=5)

@@ -97,7 +97,10 @@ def run(event: Event) -> Outcome:
             except AssertionError as error:
                 done = time.monotonic()
                 wrong.append(str(error)[-300:])
-            event.undo()
+            try:
+                event.undo()
+            except AssertionError as error:
+                wrong.append(f"it could not be undone: {str(error)[-300:]}")
             ended = time.monotonic()
             try:
                 wait_for(whole, 90)

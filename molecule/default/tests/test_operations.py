@@ -142,6 +142,8 @@ def test_the_primary_moves_and_one_that_is_lost_is_replaced_and_comes_back() -> 
         if play("rejoin", "-e", f"mysql_replication_rejoin={first}").returncode:
             # What nobody acknowledged was on its disk only: it is thrown away on the operator's word.
             played("rejoin", "-e", f"mysql_replication_rejoin={first}", "-e", "mysql_replication_clone=true")
+        # A switchover refuses a replica that has yet to catch up.
+        wait_for(lambda: "Source: 0" in lab.host(first).run("mysql -e 'SHOW REPLICA STATUS' --vertical").stdout, 60)
         played("switchover", "-e", f"mysql_replication_candidate={first}")
     assert [failure for failure in visitors.failures if failure.method == "GET"] == [], visitors.summary()
     assert acknowledged <= entries()
