@@ -28,9 +28,9 @@ WRITE_TIMEOUT = 10
 KEEP_TRYING = 6
 LEAVE_ALONE = 5
 # How many threads of a process may wait for the writer at once, and for how long another one waits for its turn: while
-# the primary is gone, the others go on answering reads.
+# the primary is gone, the others go on answering reads. Longer than a primary waits for a replica that is gone (2 s).
 WRITERS = 2
-WAIT_FOR_TURN = 0.2
+WAIT_FOR_TURN = 2.5
 # How old the answer to "who is the primary" may be, and how long it may take.
 PRIMARY_KNOWN_FOR = 1
 PRIMARY_TIMEOUT = 1
