@@ -11,7 +11,7 @@ author: The scaleup.webstack authors (@scaleup)
 short_description: Shows the status of a site as a web page
 version_added: 0.1.0
 description:
-  - Shows the status of a site as a web page, for people at a browser; it needs nothing else.
+  - One file for people at a browser, which needs nothing from elsewhere.
 positional: title
 options:
   _input:
@@ -36,7 +36,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The text.
+  description: The page, HTML with its styles in it.
   type: str
 """
 

@@ -11,7 +11,7 @@ author: The scaleup.webstack authors (@scaleup)
 short_description: Shows the status of a site as a table
 version_added: 0.1.0
 description:
-  - Shows the status of a site as a table, for people at a terminal.
+  - A row for each host, for people at a terminal.
 options:
   _input:
     description: What P(scaleup.webstack.site_status#filter) says.
@@ -31,7 +31,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The text.
+  description: The table, and below it what is wrong and what waits, a line each.
   type: str
 """
 

@@ -88,11 +88,12 @@ status:
     kernel: {description: The kernel that runs., type: str}
     units: {description: "The state of each of O(units), such as V(active).", type: dict}
     failed_units: {description: Units that systemd calls failed., type: list}
+    crashing: {description: "Services that were started again several times of late, and how often.", type: dict}
     addresses: {description: "All addresses of the host, virtual ones too.", type: list}
     disks:
       description: Every disk with its mount point, and how full it is in percent, by blocks and by inodes.
       type: list
-    memory: {description: How much of the memory is in use in percent., type: float}
+    memory: {description: "How much of the memory, or of what a container may have, is in use in percent.", type: float}
     resolves: {description: "Whether O(resolve) is resolved; null when nothing was asked.", type: bool}
     certificates: {description: "The end of each certificate by its file, in seconds of the epoch.", type: dict}
     releases: {description: "What runs of each of O(applications), since when, and beside it.", type: dict}
@@ -155,6 +156,20 @@ def unit_states(units: list[str], shown: str) -> dict[str, str]:
         for row in blocks(shown)
     }
     return {unit: found.get(unit, "unknown") for unit in units}
+
+
+def crashing(shown: str, monotonic: float, times: int = 3, within: float = 300) -> dict[str, int]:
+    """Services that systemd has started again several times, the last time a short while ago; and how often.
+
+    :param monotonic: seconds since the boot.
+    """
+    found = {}
+    for row in blocks(shown):
+        count = int(row.get("NRestarts") or 0)
+        since = monotonic - int(row.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
+        if count >= times and since <= within and row.get("ActiveState") in ("active", "activating"):
+            found[row["Id"]] = count
+    return found
 
 
 def newer_units(units: list[str], shown: str, now: float, monotonic: float) -> dict[str, str]:
@@ -229,6 +244,23 @@ def memory_used(meminfo: str) -> float:
     """Percent of the memory that nothing could be given of any more."""
     values = {key: int(number) for key, number in re.findall(r"^(\w+): *(\d+)", meminfo, re.MULTILINE)}
     return round(100 - 100 * values["MemAvailable"] / max(1, values["MemTotal"]), 1)
+
+
+def group_memory_used(root: str = "/sys/fs/cgroup") -> float:
+    """Percent of the memory that a container may have; 0 where nothing bounds it. Caches do not count."""
+    for folder, most, now, idle in (
+        (root, "memory.max", "memory.current", "inactive_file"),
+        (f"{root}/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            found = {}
+            for name in (most, now, "memory.stat"):
+                with open(os.path.join(folder, name), encoding="ascii") as file:
+                    found[name] = file.read()
+            cache = re.search(rf"^{idle} (\d+)$", found["memory.stat"], re.MULTILINE)
+            # "max" is no number; the older interface has a very large one.
+            return round(100 * (int(found[now]) - int(cache[1] if cache else 0)) / int(found[most]), 1)
+    return 0.0
 
 
 def certificate_end(path: str) -> float | None:
@@ -331,6 +363,9 @@ def status(p: dict[str, Any]) -> dict[str, Any]:
     now, monotonic = time.time(), time.clock_gettime(time.CLOCK_MONOTONIC)
     waiting = outdated() | newer_units(p["restart_units"], shown, now, monotonic)
     stuck = [f"{unit} cannot restart by itself, {why}" for unit, why in sorted(waiting.items()) if _BOOT.match(unit)]
+    services = output(
+        "systemctl", "show", "--property=Id,ActiveState,NRestarts,ExecMainStartTimestampMonotonic", "*.service"
+    )
     failed = output("systemctl", "list-units", "--failed", "--plain", "--no-legend")
     ends = {path: certificate_end(path) for path in p["certificates"] if os.path.exists(path)}
     with open("/proc/mounts", encoding="utf-8") as mounts, open("/proc/meminfo", encoding="ascii") as meminfo:
@@ -339,9 +374,10 @@ def status(p: dict[str, Any]) -> dict[str, Any]:
             "kernel": os.uname().release,
             "units": unit_states(p["units"], shown),
             "failed_units": [line.split()[0] for line in failed.splitlines() if line.strip()],
+            "crashing": crashing(services, monotonic),
             "addresses": addresses(),
             "disks": disks(mounts.read()),
-            "memory": memory_used(meminfo.read()),
+            "memory": max(memory_used(meminfo.read()), group_memory_used()),
             "resolves": resolves(p["resolve"]) if p["resolve"] else None,
             "certificates": ends,
             "releases": {name: releases(root) for name, root in p["applications"].items()},

@@ -146,6 +146,8 @@ def _host(name: str, status: Mapping[str, Any], bounds: Mapping[str, float], now
     for unit in status["failed_units"]:
         if unit not in status["units"]:
             report.problem(name, f"{unit} has failed: journalctl -u {unit}")
+    for unit, times in status.get("crashing", {}).items():
+        report.problem(name, f"{unit} ends again and again, {times} times by now: journalctl -u {unit}")
     for disk in status["disks"]:
         for what, percent in (("", disk["used"]), ("'s inodes", disk["inodes"])):
             if percent >= bounds["disk"]:
@@ -254,6 +256,7 @@ def _database(
             nodes.append(mysql_topology.Node(name, rows[name]["address"], reachable=False, error=str(mysql["error"])))
     if not nodes:
         return {"primary": "", "working_replicas": 0, "nodes": []}
+    _at_one_time(nodes)
     verdict = mysql_topology.judge(nodes, "")
     for text in verdict.problems:
         report.problem(verdict.primary, f"the databases: {text}")
@@ -293,6 +296,24 @@ def _database(
     if primary is not None and semi_sync and not primary.semi_sync and len(nodes) > 1:
         report.problem(primary.name, "it commits without waiting for a replica (semi-sync is off)")
     return {"primary": verdict.primary, "working_replicas": replicas, "nodes": table}
+
+
+def _at_one_time(nodes: Iterable[mysql_topology.Node]) -> None:
+    """A replica that was asked a moment later has what its primary wrote meanwhile: no more than the primary has.
+
+    One that really has more of its primary's own transactions is refused by it, and does not run.
+    """
+    writable = [node for node in nodes if node.writable]
+    if len(writable) != 1:
+        return
+    primary = writable[0]
+    for node in nodes:
+        if node is primary or node.replica is None or not node.replica.running or not node.follows(primary):
+            continue
+        newer = mysql_topology.parse_gtids(primary.lacks(node))
+        own = {key: value for key, value in newer.items() if key.split(":")[0] == primary.server_uuid.lower()}
+        if own:
+            primary.gtid_executed = f"{primary.gtid_executed},{mysql_topology.format_gtids(own)}".strip(",")
 
 
 def _name(nodes: Iterable[mysql_topology.Node], replica: mysql_topology.Replica) -> str:

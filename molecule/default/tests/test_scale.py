@@ -45,3 +45,12 @@ def test_a_tier_grows_and_shrinks(tier: str, label: str, uninvolved: tuple[str, 
 def test_the_last_hosts_of_a_tier_stay(host: str) -> None:
     done = play("decommission", "-e", f"host={host}")
     assert done.returncode != 0 and "say which host" in " ".join(done.stdout.split()), done.stdout[-2000:]
+
+
+@pytest.mark.thorough
+@pytest.mark.usefixtures("healed")
+def test_an_event_happens() -> None:
+    """`./lab chaos`: the promise of the event itself is the report's business; the site is whole after it."""
+    done = subprocess.run([ROOT / "./lab", "chaos", "app1 killed"], capture_output=True, text=True)
+    assert "app1 killed: " in done.stdout, done.stdout + done.stderr
+    wait_for(whole, 60)

@@ -26,9 +26,10 @@ def alerts() -> str:
     return str(lab.host("ops1").check_output("amtool --alertmanager.url=http://127.0.0.1:9093 alert query"))
 
 
-def play(**variables: object) -> subprocess.CompletedProcess[str]:
+def play(*options: str, **variables: object) -> subprocess.CompletedProcess[str]:
     """Converge the server with other variables."""
     words = ["ansible-playbook", *inventories(SCENARIO / "inventory"), "--limit", "ops", "-e", json.dumps(variables)]
+    words += options
     return subprocess.run([*words, str(SCENARIO / "converge.yml")], capture_output=True, text=True, cwd=ROOT)
 
 
@@ -94,6 +95,10 @@ def test_nobody_else_enters_and_nobody_gets_a_shell() -> None:
         ({"ops_server_urls": ["www.example.org"]}, "www.example.org: a URL begins with https:// or http://"),
         ({"ops_server_alertmanager": {"route": {}}}, "route.receiver and receivers are needed"),
         ({"ops_server_extra_alerts": [{"alert": "Odd", "expr": "up =="}]}, "unexpected end of input"),
+        (
+            {"ops_server_alertmanager": {"route": {"receiver": "a", "nonsense": 1}, "receivers": [{"name": "a"}]}},
+            "field nonsense not found",
+        ),
     ],
 )
 def test_a_bad_variable_fails_the_play_and_nothing_is_replaced(variables: dict[str, object], message: str) -> None:
@@ -104,6 +109,28 @@ def test_a_bad_variable_fails_the_play_and_nothing_is_replaced(variables: dict[s
     assert message in (done.stdout + done.stderr).replace("\\\\n", " "), done.stdout
     assert host.check_output("find /etc/prometheus /etc/default -type f -newermt @0 | sort | xargs sha256sum") == before
     assert query("prometheus_config_last_reload_successful == 1") != ""
+
+
+def test_what_amtool_cites_of_a_configuration_is_not_shown() -> None:
+    said = play(ops_server_alertmanager={"route": {"receiver": "a"}, "receivers": "hunter2hunter2"})
+    assert said.returncode != 0 and "hunter2" not in said.stdout + said.stderr, said.stdout
+    assert "amtool" in said.stdout or "alertmanager.yml is refused" in said.stdout
+
+
+def test_check_mode_foretells_an_archive_that_is_not_there_yet() -> None:
+    host, unit = lab.host("ops1"), "/etc/systemd/system/webstack-archive.service"
+    host.check_output(f"systemctl stop webstack-archive; mkdir /root/aside; mv {unit} /root/aside/")
+    host.check_output("mv /etc/webstack-archive /etc/webstack-archive.key /root/aside/; rm -rf /run/sshd")
+    host.check_output("systemctl daemon-reload")
+    try:
+        done = play("--check")
+        assert done.returncode == 0, done.stdout
+        assert "webstack-archive" not in host.check_output("ls /etc")
+    finally:
+        host.check_output(f"mv /root/aside/webstack-archive.service {unit}")
+        host.check_output("mv /root/aside/* /etc/; rmdir /root/aside; systemctl daemon-reload")
+        assert play().returncode == 0
+    assert sftp("ls\\n")[0] == 0
 
 
 def test_new_alerts_are_read_without_a_restart_and_the_archive_closes_without_keys() -> None:

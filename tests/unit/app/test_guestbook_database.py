@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +168,36 @@ def test_without_any_server_a_read_says_so(servers: dict[str, Server]) -> None:
         database.Book().entries(5)
     state = database.Book().state()
     assert all("error" in part for part in state.values())
+
+
+def test_without_a_primary_some_threads_are_left_for_reads(
+    servers: dict[str, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writers wait for a primary, but not all threads do."""
+    monkeypatch.setattr(database, "WAIT_FOR_TURN", 0.01)
+    monkeypatch.setattr(database, "KEEP_TRYING", 2)
+    servers["writer"].away = True
+    book, ended = database.Book(), threading.Event()
+    monkeypatch.setattr(database.time, "sleep", lambda seconds: ended.wait(seconds))
+
+    def write() -> None:
+        with pytest.raises(database.Away):
+            add(book, "token")
+
+    waiting = [threading.Thread(target=write) for _ in range(database.WRITERS)]
+    for thread in waiting:
+        thread.start()
+    time.sleep(0.1)
+    began = time.monotonic()
+    with pytest.raises(database.Away, match="others wait"):
+        add(book, "other")
+    assert time.monotonic() - began < 1
+    assert book.entries(5)[0] == [] and book.writer_host() == ""
+    for thread in waiting:
+        thread.join()
+
+
+def test_who_the_primary_is_is_asked_once_in_a_while(servers: dict[str, Server]) -> None:
+    book = database.Book()
+    assert [book.writer_host() for _ in range(20)] == ["db"] * 20
+    assert servers["writer"].connections == 1

@@ -61,6 +61,41 @@ def test_a_service_waits_that_uses_what_was_replaced(tmp_path: Path, line: str, 
     assert list(info.outdated(str(tmp_path))) == ([unit] if waits else [])
 
 
+@pytest.mark.parametrize(
+    ("names", "idle"),
+    [
+        (("memory.max", "memory.current"), "inactive_file"),
+        (("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"), "total_inactive_file"),
+    ],
+)
+def test_a_container_has_what_its_group_may_have(tmp_path: Path, names: tuple[str, str], idle: str) -> None:
+    assert info.group_memory_used(str(tmp_path)) == 0
+    (tmp_path / "memory").mkdir()
+    for name, text in zip(names, ("1000", "950"), strict=True):
+        (tmp_path / name).write_text(text)
+    (tmp_path / names[0]).with_name("memory.stat").write_text(f"cache 1\n{idle} 50\n")
+    assert info.group_memory_used(str(tmp_path)) == 90
+    (tmp_path / names[0]).write_text("max")
+    assert info.group_memory_used(str(tmp_path)) == 0
+
+
+def test_a_service_that_ends_again_and_again_is_found() -> None:
+    def row(name: str, restarts: int, started: int, state: str = "active") -> str:
+        return (
+            f"Id={name}\nActiveState={state}\nNRestarts={restarts}\nExecMainStartTimestampMonotonic={started}000000\n"
+        )
+
+    shown = "\n".join(
+        [
+            row("a.service", 9, 990, "activating"),
+            row("b.service", 2, 990),
+            row("c.service", 9, 10),
+            row("d.service", 0, 0),
+        ]
+    )
+    assert info.crashing(shown, 1000) == {"a.service": 9}
+
+
 def test_memory_in_use_is_what_could_not_be_given() -> None:
     assert info.memory_used("MemTotal: 1000 kB\nMemFree: 10 kB\nMemAvailable: 250 kB\n") == 75.0
 

@@ -147,6 +147,12 @@ def sees(name: str, status: str, check: str = "") -> Callable[[dict[str, Any]], 
         (lambda site: site.update(web1={"msg": "Failed to connect"}), "web1", "could not be asked: Failed to connect"),
         (change("web1", "units", **{"some.service": "failed"}), "web1", "some.service is failed"),
         (change("web1", failed_units=["other.service"]), "web1", "other.service has failed"),
+        (change("web1", crashing={"other.service": 7}), "web1", "other.service ends again and again, 7 times"),
+        (
+            change("db2", "mysql", "state", gtid_executed=f"{UUID}:1-9,22222222-1111-1111-1111-111111111111:1"),
+            "db1",
+            "db2 has transactions that the primary db1 lacks: 22222222",
+        ),
         (sees("web1", "DOWN", "Layer4 timeout"), "web1", "sent to it by lb1 and lb2: web DOWN (Layer4 timeout)"),
         (sees("web1", "DRAIN"), "web1", "web DRAIN"),
         (sees("db2", "DOWN"), "db2", "mysql_writer DOWN, mysql_reader DOWN"),
@@ -190,6 +196,16 @@ def test_what_is_wrong_is_said_of_its_host(site: dict[str, Any], event: Any, hos
     assert all(p["text"] in site_status_text(status) for p in status["problems"])
     if host:
         assert {row["name"] for row in status["hosts"] if row["degraded"]} == {p["host"] for p in status["problems"]}
+
+
+def test_a_replica_that_was_asked_a_moment_later_is_no_contradiction(site: dict[str, Any]) -> None:
+    own = of("db1", "mysql", "state")(site)["server_uuid"]
+    change("db1", "mysql", "state", gtid_executed=f"{own}:1-9")(site)
+    change("db2", "mysql", "state", gtid_executed=f"{own}:1-12")(site)
+    assert judged(site)["ok"]
+    # A replica that its primary refuses is one.
+    change("db2", "mysql", "state", "replica", io_running="No", io_error="has more GTIDs than the source")(site)
+    assert any("transactions that the primary db1 lacks" in p["text"] for p in judged(site)["problems"])
 
 
 @pytest.mark.parametrize(

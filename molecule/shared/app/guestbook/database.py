@@ -27,6 +27,13 @@ WRITE_TIMEOUT = 10
 # How long a write is tried before the client is told, and how long a silent reader is not asked again.
 KEEP_TRYING = 6
 LEAVE_ALONE = 5
+# How many threads of a process may wait for the writer at once, and for how long another one waits for its turn: while
+# the primary is gone, the others go on answering reads. Longer than a primary waits for a replica that is gone (2 s).
+WRITERS = 2
+WAIT_FOR_TURN = 2.5
+# How old the answer to "who is the primary" may be, and how long it may take.
+PRIMARY_KNOWN_FOR = 1
+PRIMARY_TIMEOUT = 1
 
 # A server that says one of these is not the primary (any more), or is on its way down.
 NOT_WRITABLE = {ER.OPTION_PREVENTS_STATEMENT, 1836, 3100, ER.SERVER_SHUTDOWN}
@@ -105,6 +112,11 @@ class Book:
         self.writer = Endpoint(writer, WRITE_TIMEOUT)
         self.reader = Endpoint(os.environ.get("DATABASE_READER") or writer, READ_TIMEOUT)
         self._reader_away_until = 0.0
+        self._turns = threading.BoundedSemaphore(WRITERS)
+        # Apart from the writer, whose timeout is that of a commit: who only looks is not kept for so long.
+        self._asker = Endpoint(writer, PRIMARY_TIMEOUT)
+        self._asking = threading.Lock()
+        self._primary, self._primary_until = "", 0.0
 
     def entries(self, limit: int, at_least: int = 0) -> tuple[list[dict[str, Any]], str]:
         """The newest entries first, and the name of the server that they came from.
@@ -161,6 +173,18 @@ class Book:
             assert row is not None
             return int(row["id"])
 
+        if not self._turns.acquire(timeout=WAIT_FOR_TURN):
+            raise Away("no server takes a write: others wait for one already")
+        try:
+            return self._write(write)
+        finally:
+            self._turns.release()
+
+    def _write(self, write: Callable[[DictCursor], int]) -> tuple[int, str]:
+        """Try until a primary takes it.
+
+        :raises Away: none took it within KEEP_TRYING seconds.
+        """
         deadline = time.monotonic() + KEEP_TRYING
         while True:
             try:
@@ -178,11 +202,19 @@ class Book:
                 time.sleep(0.2)
 
     def writer_host(self) -> str:
-        """The name of the server that writes go to; empty when it is away."""
-        try:
-            return self.writer.run(lambda cursor: cursor.execute("SELECT 1"))[1]
-        except pymysql.err.Error:
-            return ""
+        """The name of the server that writes go to; empty when it is away. One thread asks now and then for all."""
+        first = not self._primary_until
+        if time.monotonic() >= self._primary_until and self._asking.acquire(blocking=first):
+            try:
+                if first and self._primary_until:
+                    return self._primary
+                self._primary = self._asker.run(lambda cursor: cursor.execute("SELECT 1"))[1]
+            except pymysql.err.Error:
+                self._primary = ""
+            finally:
+                self._primary_until = time.monotonic() + PRIMARY_KNOWN_FOR
+                self._asking.release()
+        return self._primary
 
     def state(self) -> dict[str, dict[str, Any]]:
         """For each endpoint, the server and whether it is writable, or the error."""
