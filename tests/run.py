@@ -20,8 +20,8 @@ LOGS = ROOT / ".lab" / "log" / "test"
 NETWORK = "198.18.200.0/24"
 # The scenarios that run on Debian 12, too, and those of them that only --thorough runs: what differs there is known to
 # the others. MySQL has no package there.
-DEBIAN_12 = ("haproxy_keepalived", "nginx_web", "gunicorn_app", "ops_server")
-DEBIAN_12_THOROUGH = ("gunicorn_app", "ops_server")
+DEBIAN_12 = ("haproxy_keepalived", "nginx_web", "gunicorn_app", "ops_server", "mysql_replication_mariadb")
+DEBIAN_12_THOROUGH = ("gunicorn_app", "ops_server", "mysql_replication_mariadb")
 PYTHON_SOURCES = [
     "lab",
     "molecule",

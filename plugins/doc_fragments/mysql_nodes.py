@@ -46,4 +46,16 @@ requirements: [PyMySQL]
 options:
   replication_user: {description: Account that replicas use., type: str, required: true}
   replication_password: {description: Password of O(replication_user)., type: str, required: true}
+  copy_port:
+    description: On MariaDB, the port where a node asks another one for a copy of its data.
+    type: int
+    default: 9201
+  certificate:
+    description: File on this host with the certificate that it shows there.
+    type: path
+    default: /etc/mysql/webstack/host.pem
+  key:
+    description: File with the key of O(certificate).
+    type: path
+    default: /etc/mysql/webstack/host.pem.key
 """

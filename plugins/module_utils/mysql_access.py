@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _ITOA64 = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # Object, as "*.*", "`db`.*" or "`db`.`table`", to the privileges on it.
@@ -76,8 +77,10 @@ def normal_object(text: str) -> str:
     return f"`{database}`.`{table}`"
 
 
-def normal_privilege(text: str) -> str:
+def normal_privilege(text: str, other_names: Mapping[str, str] | None = None) -> str:
     """``select`` as ``SELECT``; ``ALL`` as ``ALL PRIVILEGES``.
+
+    :param other_names: names that the server takes, and how it shows them.
 
     :raises ValueError: it has characters that no privilege has.
     """
@@ -88,15 +91,16 @@ def normal_privilege(text: str) -> str:
         raise ValueError(f"'{text}' is no privilege")
     if name == "ALL":
         name = "ALL PRIVILEGES"
+    name = (other_names or {}).get(name, name)
     if not bracket:
         return name
     listed = sorted(c.strip().strip("`") for c in columns[:-1].split(","))
     return f"{name} ({', '.join(f'`{c}`' for c in listed)})"
 
 
-def wanted_grants(privileges: dict[str, Iterable[str]]) -> Grants:
+def wanted_grants(privileges: dict[str, Iterable[str]], other_names: Mapping[str, str] | None = None) -> Grants:
     """From the variable to the form in which they are compared."""
-    return {normal_object(o): {normal_privilege(p) for p in names} for o, names in privileges.items()}
+    return {normal_object(o): {normal_privilege(p, other_names) for p in names} for o, names in privileges.items()}
 
 
 def parse_grants(lines: Iterable[str]) -> Grants:
@@ -131,3 +135,95 @@ def grant_statements(current: Grants, wanted: Grants) -> list[str]:
             revokes.append(f"REVOKE {', '.join(sorted(extra))} ON {target} FROM {{account}}")
     # ALL PRIVILEGES would take away again what was granted one by one.
     return (revokes + grants) if any("ALL PRIVILEGES" in s for s in revokes) else (grants + revokes)
+
+
+class MySQL:
+    """How MySQL keeps its accounts."""
+
+    password_plugin, socket_plugin = "caching_sha2_password", "auth_socket"
+    collation = "utf8mb4_0900_ai_ci"
+    other_names: Mapping[str, str] = {}
+    # second: whether another way in is valid beside the first.
+    users = (
+        "SELECT User AS name, Host AS host, plugin, HEX(authentication_string) AS secret, ssl_type, "
+        "JSON_CONTAINS_PATH(COALESCE(User_attributes, '{}'), 'one', '$.additional_password') AS second, "
+        "account_locked = 'Y' AS locked FROM mysql.user"
+    )
+    # For root; and the end of an old password's validity.
+    by_socket = "IDENTIFIED WITH auth_socket"
+
+    def way(self, account: Mapping[str, Any]) -> tuple[str, list[str]]:
+        """How an account shows who it is: the clause after IDENTIFIED, and its values."""
+        if account["socket_user"]:
+            return "WITH auth_socket AS %s", [account["socket_user"]]
+        return "WITH caching_sha2_password BY %s", [account["password"]]
+
+    def matches(self, account: Mapping[str, Any], stored: bytes) -> bool:
+        """Whether what the server keeps is that."""
+        if account["socket_user"]:
+            return stored == str(account["socket_user"]).encode()
+        return password_matches(account["password"], stored)
+
+    def retain(self, how: str, values: list[str], stored: bytes) -> tuple[str, list[str]]:
+        """The same clause, with which the old password stays valid beside the new one."""
+        return f"{how} RETAIN CURRENT PASSWORD", values
+
+    def discard(self, how: str, values: list[str]) -> tuple[str, list[str]]:
+        """The clause that ends the old password."""
+        return "DISCARD OLD PASSWORD", []
+
+
+class MariaDB(MySQL):
+    """How MariaDB keeps its accounts: several ways in may be joined by OR."""
+
+    password_plugin, socket_plugin = "mysql_native_password", "unix_socket"
+    collation = "utf8mb4_uca1400_ai_ci"
+    other_names: Mapping[str, str] = {
+        "REPLICATION CLIENT": "BINLOG MONITOR",
+        "REPLICA MONITOR": "SLAVE MONITOR",
+        "REPLICATION REPLICA": "REPLICATION SLAVE",
+        "REPLICATION REPLICA ADMIN": "REPLICATION SLAVE ADMIN",
+        "READ ONLY ADMIN": "READ_ONLY ADMIN",
+        "DELETE VERSIONING ROWS": "DELETE HISTORY",
+    }
+    users = (
+        "SELECT User AS name, Host AS host, JSON_VALUE(Priv, '$.plugin') AS plugin, "
+        "HEX(JSON_VALUE(Priv, '$.authentication_string')) AS secret, "
+        "IF(JSON_VALUE(Priv, '$.ssl_type') > 0, 'ANY', '') AS ssl_type, "
+        "COALESCE(JSON_LENGTH(Priv, '$.auth_or'), 0) > 1 AS second, "
+        "COALESCE(JSON_VALUE(Priv, '$.account_locked'), 0) AS locked "
+        "FROM mysql.global_priv WHERE COALESCE(JSON_VALUE(Priv, '$.is_role'), 0) = 0"
+    )
+    by_socket = "IDENTIFIED VIA unix_socket"
+
+    def way(self, account: Mapping[str, Any]) -> tuple[str, list[str]]:
+        """How an account shows who it is.
+
+        :raises ValueError: MariaDB before 11 cannot do it.
+        """
+        if account["socket_user"]:
+            if account["socket_user"] != account["name"]:
+                raise ValueError(f"{account['name']}: on MariaDB socket_user is the account's own name")
+            return "VIA unix_socket", []
+        # The hash: what is replicated holds no password.
+        return "VIA mysql_native_password USING %s", [native_hash(account["password"])]
+
+    def matches(self, account: Mapping[str, Any], stored: bytes) -> bool:
+        """Whether what the server keeps is that."""
+        return stored == (b"" if account["socket_user"] else native_hash(account["password"]).encode())
+
+    def retain(self, how: str, values: list[str], stored: bytes) -> tuple[str, list[str]]:
+        """The same clause, with which the old password stays valid beside the new one."""
+        return f"{how} OR mysql_native_password USING %s", [*values, stored.decode()]
+
+    def discard(self, how: str, values: list[str]) -> tuple[str, list[str]]:
+        """The clause that ends the old password."""
+        return f"IDENTIFIED {how}", values
+
+
+VENDORS = {"mysql": MySQL(), "mariadb": MariaDB()}
+
+
+def native_hash(password: str) -> str:
+    """The hash of mysql_native_password."""
+    return "*" + hashlib.sha1(hashlib.sha1(password.encode()).digest()).hexdigest().upper()

@@ -32,6 +32,9 @@ NODES: dict[str, Any] = {
 REPLICATION: dict[str, Any] = {
     "replication_user": {"type": "str", "required": True},
     "replication_password": {"type": "str", "required": True, "no_log": True},
+    "copy_port": {"type": "int", "default": 9201},
+    "certificate": {"type": "path", "default": "/etc/mysql/webstack/host.pem"},
+    "key": {"type": "path", "default": "/etc/mysql/webstack/host.pem.key", "no_log": False},
 }
 
 

@@ -28,6 +28,8 @@ from typing import Any
 from .mysql_topology import format_gtids, parse_gtids, subtract_gtids
 
 DATA, KNOWN = ".zst.age", ".json"
+# The method of a full backup of MariaDB.
+MARIADB_BACKUP = "mariadb-backup"
 _CHUNK = 1 << 20  # bytes
 
 
@@ -132,12 +134,15 @@ class Moment:
             return cls()
         if re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(:[a-z_][a-z0-9_]*)?:[0-9]+", text):
             return cls(gtid=text.lower())
+        # Of MariaDB, as the sets have it (mysql_dialect); a date is none.
+        if found := re.fullmatch(r"(?!\d{4}-\d\d-\d\d$)(\d+-\d+)-(\d+)", text):
+            return cls(gtid=f"{found.group(1)}:{found.group(2)}")
         try:
             time = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
         except ValueError as error:
             raise BackupError(
                 f"'{text}' is no moment: write a time such as 2026-11-28T03:00:00Z, or one GTID such as "
-                "3e11fa47-71ca-11e1-9e33-c80aa9429562:23"
+                "3e11fa47-71ca-11e1-9e33-c80aa9429562:23, of MariaDB 0-3232235521-23"
             ) from error
         time = time.replace(tzinfo=timezone.utc) if time.tzinfo is None else time.astimezone(timezone.utc)
         return cls(time=time.isoformat(timespec="microseconds"))
@@ -198,7 +203,15 @@ def transactions(text: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield found.group(1).lower(), time
 
 
-def up_to(found: Iterable[tuple[str, str]], moment: Moment) -> str:
+def mariadb_transactions(text: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The same from the output of mariadb-binlog in UTC: its times are whole seconds."""
+    for line in text:
+        if found := re.match(r"#(\d{6} +\d+:\d\d:\d\d) server id \d+ .*\bGTID (\d+-\d+)-(\d+)\b", line):
+            moment = datetime.strptime(found.group(1), "%y%m%d %H:%M:%S").replace(tzinfo=timezone.utc)
+            yield f"{found.group(2)}:{found.group(3)}", moment.isoformat(timespec="microseconds")
+
+
+def up_to(found: Iterable[tuple[str, str]], moment: Moment, in_order: bool = False) -> str:
     """The transactions of an ordered list that a restore to a moment executes.
 
     :raises BackupError: the moment is a transaction that the archive does not have.
@@ -206,6 +219,8 @@ def up_to(found: Iterable[tuple[str, str]], moment: Moment) -> str:
     taken: list[str] = []
     for gtid, time in found:
         if moment.gtid == gtid:
+            break
+        if in_order and moment.time and time >= moment.time:
             break
         if not moment.time or time < moment.time:
             taken.append(gtid)

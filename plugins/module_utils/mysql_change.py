@@ -19,9 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import mysql_server
+from . import mysql_copy, mysql_dialect, mysql_server
 from .mysql_survey import connection_to, survey
-from .mysql_topology import Node, Verdict, judge
+from .mysql_topology import Node, Verdict, judge, subtract_gtids
 
 # Where the outcome is kept for an operator whose controller went away.
 OUTCOME = Path("/run/webstack-mysql/last-change.json")
@@ -169,6 +169,7 @@ def switch_over(cluster: Cluster, primary: Node, candidate: Node, others: list[N
     params = cluster.params
     old, new = cluster[primary.name], cluster[candidate.name]
     replicas = [candidate, *others]
+    own = [params["user"], params["replication_user"], "root", *params["keep_sessions"]]
     # Before anything is stopped: whoever is far behind would hold up the writes.
     target = mysql_server.read_executed(old)
     for node in replicas:
@@ -184,6 +185,7 @@ def switch_over(cluster: Cluster, primary: Node, candidate: Node, others: list[N
             fence.run("SET SESSION lock_wait_timeout = %s", (params["stop_timeout"],))
             fence.run("FLUSH TABLES WITH READ LOCK")
             mysql_server.set_fenced(old)
+        mysql_server.end_unfenced(old, own)
         cluster.say(f"{primary.name} is fenced")
         old.run("FLUSH BINARY LOGS")
         target = mysql_server.read_executed(old)
@@ -207,7 +209,6 @@ def switch_over(cluster: Cluster, primary: Node, candidate: Node, others: list[N
     stood_still = time.monotonic() - began
     cluster.say(f"{candidate.name} is writable; writes stood still for {stood_still:.3f} s")
     # The old primary's clients would meet a read-only server until they reconnect.
-    own = [params["user"], params["replication_user"], "root", *params["keep_sessions"]]
     for number, _ in mysql_server.application_sessions(old, own):
         with contextlib.suppress(mysql_server.ServerError):  # it has gone by itself
             old.run(f"KILL {number}")
@@ -228,10 +229,13 @@ def fail_over(cluster: Cluster, candidate: Node, others: list[Node]) -> float:
     new = cluster[candidate.name]
     with Undo() as undo:
         received: list[str] = []
-        for node in [candidate, *others]:
-            session = cluster[node.name]
+        sessions = [cluster[node.name] for node in [candidate, *others]]
+        for session in sessions:
             undo(lambda session=session: session.run("START REPLICA IO_THREAD"))  # type: ignore[misc]
-            session.run("STOP REPLICA IO_THREAD")
+        # Side by side: one that is just calling the dead primary stops only when that ends.
+        with ThreadPoolExecutor(len(sessions)) as pool:
+            list(pool.map(lambda session: session.run("STOP REPLICA IO_THREAD"), sessions))
+        for session in sessions:
             received.append((mysql_server.read_replica(session) or {}).get("retrieved", ""))
             received.append(mysql_server.read_executed(session))
         cluster.say("no replica receives any more")
@@ -244,8 +248,7 @@ def fail_over(cluster: Cluster, candidate: Node, others: list[Node]) -> float:
         if not cluster.params["accept_loss"]:
             executed = mysql_server.read_executed(new)
             for gtids in filter(None, received):
-                missing = new.one("SELECT GTID_SUBTRACT(%s, %s) AS gtids", (gtids, executed))["gtids"]
-                if missing:
+                if missing := subtract_gtids(gtids, executed):
                     raise mysql_server.ServerError(f"{candidate.name} lacks transactions of another replica: {missing}")
         undo(lambda: new.run("START REPLICA"))
         new.run("STOP REPLICA")
@@ -267,12 +270,45 @@ def donor_for(nodes: list[Node], name: str, primary: Node) -> Node:
 
 
 def clone(cluster: Cluster, name: str, donor: Node) -> None:
-    """Replace a node's data by a copy of another node's; its server restarts by itself.
+    """Replace a node's data by a copy of another node's; its server restarts. Runs on that node.
 
     :raises mysql_server.ServerError: the copy failed.
     """
-    params = cluster.params
     session = cluster.open(name, 24 * 3600)
+    if session.dialect is mysql_dialect.MARIADB:
+        _copy_by_backup(cluster, name, donor, session)
+    else:
+        _clone_by_server(cluster, name, donor, session)
+
+
+def _copy_by_backup(cluster: Cluster, name: str, donor: Node, session: mysql_server.Session) -> None:
+    data = Path(str(session.one("SELECT @@GLOBAL.datadir AS folder")["folder"]))
+    session.close()
+    folder = mysql_copy.incoming(data)
+    try:
+        state = mysql_copy.fetch(donor.address, cluster.params, folder)
+        cluster.say(f"{name} has the data of {donor.name}")
+        mysql_copy.prepare(folder)
+        position = mysql_copy.gtid_of(folder)
+    except mysql_server.ServerError:
+        mysql_copy.incoming(data).rmdir()
+        raise
+    # No session of this process may hold up the end of the server.
+    cluster.close()
+    mysql_copy.run(["systemctl", "stop", "mariadb.service"], f"the server on {name} does not stop")
+    mysql_copy.exchange(data)
+    mysql_copy.run(["systemctl", "start", "mariadb.service"], f"the server on {name} does not start on the copy")
+    with cluster.open(name, 600) as after:
+        for statement in ("STOP REPLICA", "RESET REPLICA ALL", "RESET MASTER"):
+            after.run(statement)
+        after.run("SET GLOBAL gtid_binlog_state = %s", (mysql_copy.state_with(state, position),))
+        after.run("SET GLOBAL gtid_slave_pos = %s", (position,))
+    mysql_copy.forget_old(data)
+    cluster.say(f"{name} has copied the data of {donor.name} and runs on it")
+
+
+def _clone_by_server(cluster: Cluster, name: str, donor: Node, session: mysql_server.Session) -> None:
+    params = cluster.params
     for statement in ("STOP REPLICA", "RESET REPLICA ALL"):
         session.run(statement)
     session.run("SET GLOBAL clone_valid_donor_list = %s", (f"{donor.address}:{donor.port}",))

@@ -1,7 +1,7 @@
 # Copyright: The scaleup.webstack maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Talking to MySQL servers: sessions, their state as plain data, and the few statements that change a node's role.
+"""Talking to MySQL and MariaDB servers: sessions, their state as plain data, and what changes a node's role.
 
 The health agent on the nodes uses this file as it is, so it imports the standard library and PyMySQL only.
 """
@@ -11,8 +11,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+# Relative: the health agent has these files in a folder of their own.
+from . import mysql_dialect, mysql_topology
 
 try:
     import pymysql
@@ -37,6 +41,9 @@ class Session:
     :raises ServerError: the server does not answer, or does not let us in.
     """
 
+    # What the server speaks; known when it has answered.
+    dialect: mysql_dialect.MySQL = mysql_dialect.MYSQL
+
     def __init__(self, where: str, connection: Mapping[str, Any], timeout: float = 5, read_timeout: float = 60) -> None:
         self.where = where
         try:
@@ -51,6 +58,7 @@ class Session:
             )
         except (pymysql.MySQLError, OSError) as error:
             raise ServerError(_text(error)) from error
+        self.dialect = mysql_dialect.dialect_of(self._connection.get_server_info())
 
     def __enter__(self) -> Session:
         return self
@@ -100,11 +108,6 @@ def by_network(address: str, port: int, user: str, password: str, ca: str) -> di
     return {"host": address, "port": port, "user": user, "password": password, "ssl": tls}
 
 
-_STATE = """
-SELECT @@GLOBAL.version AS version, @@GLOBAL.server_id AS server_id, @@GLOBAL.server_uuid AS server_uuid,
-       @@GLOBAL.read_only AS read_only, @@GLOBAL.super_read_only AS super_read_only,
-       @@GLOBAL.gtid_executed AS gtid_executed, @@GLOBAL.gtid_purged AS gtid_purged
-"""
 _OWN_SCHEMAS = ("mysql", "information_schema", "performance_schema", "sys")
 
 
@@ -114,75 +117,82 @@ def read_state(session: Session) -> dict[str, Any]:
     The replica's part is read first, so that a busy source never seems to lack what its replica has.
     """
     replica = read_replica(session)
-    row = session.one(_STATE)
+    dialect = session.dialect
+    row = session.one(dialect.state)
     schemas = [str(next(iter(r.values()))) for r in session.run("SHOW DATABASES")]
-    semi_sync = session.one("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_source_status'").get("Value") == "ON"
+    semi_sync = session.one(f"SHOW GLOBAL STATUS LIKE '{dialect.semi_sync}_status'").get("Value") == "ON"
     return {
         "version": str(row["version"]),
         "server_id": int(row["server_id"]),
         "server_uuid": str(row["server_uuid"]),
         "read_only": bool(row["read_only"]),
         "super_read_only": bool(row["super_read_only"]),
-        "gtid_executed": row["gtid_executed"].replace("\n", ""),
-        "gtid_purged": row["gtid_purged"].replace("\n", ""),
+        "gtid_executed": dialect.gtids(row["gtid_executed"]),
+        "gtid_purged": read_purged(session) if row.get("log_bin") else dialect.gtids(row["gtid_purged"]),
         "schemas": sorted(s for s in schemas if s not in _OWN_SCHEMAS),
         "replica": replica,
         "semi_sync": semi_sync,
     }
 
 
+def read_purged(session: Session) -> str:
+    """The transactions that a node has executed and whose binary logs are gone."""
+    if session.dialect is mysql_dialect.MYSQL:
+        return session.dialect.gtids(session.one("SELECT @@GLOBAL.gtid_purged AS gtids")["gtids"])
+    # What was executed before the oldest one that is there.
+    logs = session.run("SHOW BINARY LOGS")
+    return executed_before(session, str(logs[0]["Log_name"])) or "" if logs else ""
+
+
+def executed_before(session: Session, log: str) -> str | None:
+    """The transactions that were executed before a binary log began; None where it does not say so."""
+    return mysql_dialect.before_log(session.dialect, session.run(f"SHOW BINLOG EVENTS IN '{log}' LIMIT 3"))
+
+
 def read_replica(session: Session) -> dict[str, Any] | None:
     """The fields of mysql_topology.Replica, or None where no source is configured."""
-    row = session.one("SHOW REPLICA STATUS")
-    if not row or not row.get("Source_Host"):
-        return None
-    lag = row["Seconds_Behind_Source"]
-    return {
-        "source_host": row["Source_Host"],
-        "source_port": int(row["Source_Port"]),
-        "source_uuid": row["Source_UUID"],
-        "io_running": row["Replica_IO_Running"],
-        "sql_running": row["Replica_SQL_Running"],
-        "io_error": row["Last_IO_Error"],
-        "sql_error": row["Last_SQL_Error"],
-        "auto_position": bool(int(row["Auto_Position"])),
-        "retrieved": row["Retrieved_Gtid_Set"].replace("\n", ""),
-        "lag": None if lag is None else int(lag),
-    }
+    return mysql_dialect.replica_state(session.dialect, session.one("SHOW REPLICA STATUS"))
+
+
+def read_semi_sync(session: Session) -> tuple[bool, int]:
+    """Whether a primary waits for its replicas, and how many acknowledge."""
+    names = f"SHOW GLOBAL STATUS LIKE '{session.dialect.semi_sync}_%'"
+    have = {str(r["Variable_name"]).rpartition("_")[2]: r["Value"] for r in session.run(names)}
+    return have.get("status") == "ON", int(have.get("clients") or 0)
 
 
 def source_password(session: Session) -> str:
     """The password that a replica uses; only root may read it."""
+    if session.dialect is mysql_dialect.MARIADB:
+        path = Path(str(session.one("SELECT @@GLOBAL.datadir AS folder")["folder"])) / "master.info"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        # How many lines, log, position, host, user, password.
+        return lines[5] if len(lines) > 5 else ""
     row = session.one("SELECT User_password AS secret FROM mysql.slave_master_info WHERE Channel_name = ''")
     return str(row.get("secret") or "")
 
 
 def read_executed(session: Session) -> str:
     """The transactions that a node has executed."""
-    return str(session.one("SELECT @@GLOBAL.gtid_executed AS gtids")["gtids"]).replace("\n", "")
+    return session.dialect.gtids(session.one(session.dialect.executed)["gtids"])
 
 
 def set_writable(session: Session) -> None:
     """Never persisted: a node that crashes has to come back fenced."""
-    session.run("SET GLOBAL super_read_only = OFF")
-    session.run("SET GLOBAL read_only = OFF")
+    for statement in session.dialect.writable:
+        session.run(statement)
 
 
 def set_fenced(session: Session) -> None:
-    """No client may write, whatever its privileges."""
-    session.run("SET GLOBAL super_read_only = ON")
+    """No client may write, whatever its privileges; on MariaDB none without READ_ONLY ADMIN."""
+    for statement in session.dialect.fenced:
+        session.run(statement)
 
 
 def set_source(session: Session, address: str, port: int, user: str, password: str, ca: str) -> None:
     """Configure the source by GTID over TLS; the threads are started by start_replica()."""
     session.run("STOP REPLICA")
-    session.run(
-        "CHANGE REPLICATION SOURCE TO SOURCE_HOST = %s, SOURCE_PORT = %s, SOURCE_USER = %s, SOURCE_PASSWORD = %s, "
-        "SOURCE_AUTO_POSITION = 1, SOURCE_SSL = 1, SOURCE_SSL_CA = %s, SOURCE_SSL_VERIFY_SERVER_CERT = 1, "
-        # A source that restarts is found again within a second, and a replica never gives up.
-        "SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 0, GET_SOURCE_PUBLIC_KEY = 0",
-        (address, port, user, password, ca),
-    )
+    session.run(session.dialect.source, (address, port, user, password, ca))
 
 
 def start_replica(session: Session, seconds: float = 20) -> None:
@@ -217,13 +227,32 @@ def take_lock(session: Session, seconds: float = 0) -> bool:
 
 def wait_for_gtids(session: Session, gtids: str, seconds: float) -> bool:
     """Whether a node has executed a set within that time."""
-    return bool(session.one("SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s) AS late", (gtids, seconds))["late"] == 0)
+    if session.dialect.wait:
+        return bool(session.one(session.dialect.wait, (gtids, seconds))["late"] == 0)
+    deadline = time.monotonic() + seconds
+    while mysql_topology.subtract_gtids(gtids, read_executed(session)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 def application_sessions(session: Session, except_users: Sequence[str]) -> list[tuple[int, str]]:
     """(id, user) of the remote clients that are connected."""
-    rows = session.run(
-        "SELECT PROCESSLIST_ID AS id, PROCESSLIST_USER AS user FROM performance_schema.threads "
-        "WHERE TYPE = 'FOREGROUND' AND PROCESSLIST_ID <> CONNECTION_ID() AND PROCESSLIST_USER IS NOT NULL"
-    )
+    rows = session.run(session.dialect.clients)
     return [(int(r["id"]), str(r["user"])) for r in rows if r["user"] not in except_users]
+
+
+def end_unfenced(session: Session, except_users: Sequence[str]) -> None:
+    """End the sessions that could write on a fenced node."""
+    if session.dialect.fence_is_tight:
+        return
+    rows = session.run(
+        "SELECT DISTINCT GRANTEE AS account FROM information_schema.USER_PRIVILEGES "
+        "WHERE PRIVILEGE_TYPE IN ('READ_ONLY ADMIN', 'READ ONLY ADMIN')"
+    )
+    able = {str(r["account"]).rpartition("@")[0].strip("'") for r in rows}
+    for number, user in application_sessions(session, except_users):
+        if user in able:
+            with contextlib.suppress(ServerError):  # it has gone by itself
+                session.run(f"KILL {number}")

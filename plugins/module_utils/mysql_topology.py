@@ -8,6 +8,7 @@ The health agent on the nodes uses this file as it is, so it imports the standar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ GtidSet = dict[str, list[tuple[int, int]]]
 
 
 def parse_gtids(text: str) -> GtidSet:
-    """Read ``uuid:1-5:7,uuid:tag:1-3`` as MySQL writes it (tags since 8.3).
+    """Read ``uuid:1-5:7,uuid:tag:1-3`` as MySQL writes it (tags since 8.3), or what mysql_dialect makes of MariaDB's.
 
     :raises ValueError: the text is no set of GTIDs.
     """
@@ -77,8 +78,12 @@ def subtract_gtids(left: str, right: str) -> str:
 
 
 def count_gtids(text: str) -> int:
-    """How many transactions a set holds."""
-    return sum(last - first + 1 for intervals in parse_gtids(text).values() for first, last in intervals)
+    """How many transactions a set holds; the servers of a MariaDB domain share their numbers."""
+    numbers: GtidSet = {}
+    for key, intervals in parse_gtids(text).items():
+        domain = key.partition("-")[0] if re.fullmatch(r"\d+-\d+", key) else key
+        numbers.setdefault(domain, []).extend(intervals)
+    return sum(last - first + 1 for intervals in numbers.values() for first, last in _merge(intervals))
 
 
 @dataclass
@@ -133,6 +138,11 @@ class Node:
     def writable(self) -> bool:
         """Applications could write here."""
         return self.reachable and not self.read_only
+
+    @property
+    def fence(self) -> str:
+        """What an operator types to fence it."""
+        return f"SET GLOBAL {'read_only' if 'mariadb' in self.version.lower() else 'super_read_only'} = ON"
 
     @property
     def fresh(self) -> bool:
@@ -203,7 +213,7 @@ def judge(nodes: Iterable[Node], declared: str, bootstrap: str = "") -> Verdict:
     if len(writable) > 1:
         verdict.problems.append(
             f"{_names(writable)} are writable at once. Find out which one holds what the applications wrote, fence the "
-            "others (SET GLOBAL super_read_only = ON) and bring them back with the playbook scaleup.webstack.rejoin."
+            f"others ({writable[0].fence}) and bring them back with the playbook scaleup.webstack.rejoin."
         )
     elif writable:
         _judge_replicas(writable[0], answering, verdict)
@@ -244,6 +254,8 @@ def _check_identities(answering: list[Node], verdict: Verdict) -> None:
         seen: dict[Any, str] = {}
         for node in answering:
             value = getattr(node, key)
+            if not value:
+                continue  # MariaDB has no uuid
             if value in seen:
                 verdict.problems.append(
                     f"{seen[value]} and {node.name} have the same {what} ({value}). "
@@ -467,7 +479,7 @@ def plan_rejoin(nodes: Iterable[Node], name: str, clone: bool) -> tuple[Node | N
     if mine is None or not mine.reachable:
         return None, "keep", [f"the server on {name} does not answer: start it first"]
     if mine.writable:
-        return None, "keep", [f"{name} is writable. Fence it first: SET GLOBAL super_read_only = ON"]
+        return None, "keep", [f"{name} is writable. Fence it first: {mine.fence}"]
     if len(primaries) != 1:
         return None, "keep", [f"there has to be one primary to follow; writable: {_names(primaries)}"]
     primary = primaries[0]

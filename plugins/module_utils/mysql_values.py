@@ -23,3 +23,8 @@ def normal(value: Any) -> Any:
     if re.fullmatch(r"-?\d+(\.\d+)?", text):
         return float(text)
     return text.lower()
+
+
+def variable(name: str, value: Any) -> str:
+    """The variable that shows a setting: that of ``log_bin`` says only whether there are binary logs."""
+    return "log_bin_basename" if name == "log_bin" and str(value).startswith("/") else name

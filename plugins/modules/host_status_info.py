@@ -123,7 +123,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_server
 from ansible_collections.scaleup.webstack.plugins.module_utils.app_release import ReleaseError, Releases
-from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_values import normal
+from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_values import normal, variable
 
 # File systems that hold data and can fill.
 _DISKS = ("btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "xfs", "zfs")
@@ -299,7 +299,8 @@ def releases(root: str) -> dict[str, Any]:
 def options(text: str) -> dict[str, str]:
     """Names and values of an option file of MySQL."""
     pairs = re.findall(r"^([a-z][\w-]*)\s*=\s*(.*?)\s*$", text, re.MULTILINE)
-    return {name.replace("-", "_").removeprefix("loose_"): value.strip("\"'") for name, value in pairs}
+    plain = {name.replace("-", "_").removeprefix("loose_"): value.strip("\"'") for name, value in pairs}
+    return {variable(name, value): value for name, value in plain.items()}
 
 
 def database(path: str) -> dict[str, Any]:

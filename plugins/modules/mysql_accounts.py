@@ -8,13 +8,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: mysql_accounts
-short_description: Databases, accounts and grants of a MySQL server as data
+short_description: Databases, accounts and grants of a MySQL or MariaDB server as data
 version_added: 0.1.0
 description:
   - Brings all listed databases and accounts into the described state with one call, entered as root by the socket.
   - A listed account name is owned by the list. Its accounts at other hosts are dropped, and privileges that are not
     listed are revoked.
-  - Passwords are compared with the server's hashes (C(caching_sha2_password)), so that a second run changes nothing.
+  - Passwords are compared with the server's hashes (C(caching_sha2_password), on MariaDB
+    C(mysql_native_password)), so that a second run changes nothing.
 author: The scaleup.webstack maintainers (@scaleup)
 options:
   unix_socket:
@@ -29,7 +30,10 @@ options:
     suboptions:
       name: {description: Name., type: str, required: true}
       charset: {description: Default character set., type: str, default: utf8mb4}
-      collation: {description: Default collation., type: str, default: utf8mb4_0900_ai_ci}
+      collation:
+        description: Default collation. Empty takes V(utf8mb4_0900_ai_ci), on MariaDB V(utf8mb4_uca1400_ai_ci).
+        type: str
+        default: ""
   accounts:
     description: Accounts that exist.
     type: list
@@ -103,6 +107,7 @@ Change = tuple[str, str, Sequence[Any]]
 
 def plan_databases(session: mysql_server.Session, databases: list[dict[str, str]]) -> list[Change]:
     """What the listed databases lack."""
+    usual = mysql_access.VENDORS[session.dialect.vendor].collation
     rows = session.run(
         "SELECT SCHEMA_NAME AS name, DEFAULT_CHARACTER_SET_NAME AS charset, DEFAULT_COLLATION_NAME AS collation "
         "FROM information_schema.SCHEMATA"
@@ -110,7 +115,7 @@ def plan_databases(session: mysql_server.Session, databases: list[dict[str, str]
     have = {r["name"]: (r["charset"], r["collation"]) for r in rows}
     changes: list[Change] = []
     for database in databases:
-        name, charset, collation = database["name"], database["charset"], database["collation"]
+        name, charset, collation = database["name"], database["charset"], database["collation"] or usual
         quoted = "`" + name.replace("`", "``").replace("%", "%%") + "`"
         if name not in have:
             changes.append(
@@ -136,22 +141,18 @@ def plan_account(
 ) -> list[Change]:
     """What one name's accounts lack; ``have`` are its accounts on the server by their host."""
     changes: list[Change] = []
-    wanted = mysql_access.wanted_grants(account["privileges"])
-    name, password = account["name"], account["password"]
+    vendor = mysql_access.VENDORS[session.dialect.vendor]
+    wanted = mysql_access.wanted_grants(account["privileges"], vendor.other_names)
+    name, tls = account["name"], "NONE" if account["socket_user"] else "SSL"
+    how, secrets = vendor.way(account)
     for host in account["hosts"]:
         shown, who = f"account {name}@{host}", (name, host)
-        if account["socket_user"]:
-            how, secret, tls = "auth_socket AS %s", account["socket_user"], "NONE"
-        else:
-            how, secret, tls = "caching_sha2_password BY %s", password, "SSL"
         row = have.get(host)
         if row is None:
-            changes.append(
-                (f"{shown} created", f"CREATE USER %s@%s IDENTIFIED WITH {how} REQUIRE {tls}", (*who, secret))
-            )
+            changes.append((f"{shown} created", f"CREATE USER %s@%s IDENTIFIED {how} REQUIRE {tls}", (*who, *secrets)))
             current: mysql_access.Grants = {}
         else:
-            changes += _authentication(row, account, shown, who, how, secret, tls, params)
+            changes += _authentication(vendor, row, account, shown, who, tls, params)
             lines = session.run("SHOW GRANTS FOR %s@%s", who)
             current = mysql_access.parse_grants(str(next(iter(line.values()))) for line in lines)
         for statement in mysql_access.grant_statements(current, wanted):
@@ -163,26 +164,27 @@ def plan_account(
 
 
 def _authentication(
+    vendor: mysql_access.MySQL,
     row: dict[str, Any],
     account: dict[str, Any],
     shown: str,
     who: tuple[str, str],
-    how: str,
-    secret: str,
     tls: str,
     params: dict[str, Any],
 ) -> list[Change]:
     changes: list[Change] = []
     stored = bytes.fromhex(row["secret"] or "")
-    plugin = how.split()[0]
-    same = stored == secret.encode() if account["socket_user"] else mysql_access.password_matches(secret, stored)
-    if row["plugin"] != plugin or not same:
-        keep = params["retain_passwords"] and row["plugin"] == plugin == "caching_sha2_password" and stored
-        retain = " RETAIN CURRENT PASSWORD" if keep else ""
+    how, values = vendor.way(account)
+    plugin = vendor.socket_plugin if account["socket_user"] else vendor.password_plugin
+    if row["plugin"] != plugin or not vendor.matches(account, stored):
+        keep = params["retain_passwords"] and row["plugin"] == plugin == vendor.password_plugin and stored
+        if keep:
+            how, values = vendor.retain(how, values, stored)
         text = "password changed" + (", the old one stays valid beside it" if keep else "")
-        changes.append((f"{shown}: {text}", f"ALTER USER %s@%s IDENTIFIED WITH {how}{retain}", (*who, secret)))
+        changes.append((f"{shown}: {text}", f"ALTER USER %s@%s IDENTIFIED {how}", (*who, *values)))
     elif row["second"] and params["discard_old_passwords"]:
-        changes.append((f"{shown}: old password discarded", "ALTER USER %s@%s DISCARD OLD PASSWORD", who))
+        clause, values = vendor.discard(how, values)
+        changes.append((f"{shown}: old password discarded", f"ALTER USER %s@%s {clause}", (*who, *values)))
     if (row["ssl_type"] or "NONE") != {"SSL": "ANY", "NONE": "NONE"}[tls]:
         changes.append((f"{shown}: TLS required", f"ALTER USER %s@%s REQUIRE {tls}", who))
     return changes
@@ -191,14 +193,15 @@ def _authentication(
 def plan_security(session: mysql_server.Session, users: list[dict[str, Any]], listed: list[str]) -> list[Change]:
     """What a careful administrator removes from a new server."""
     changes: list[Change] = []
+    vendor = mysql_access.VENDORS[session.dialect.vendor]
     for user in users:
         who = (user["name"], user["host"])
         if user["name"] == "" or (user["name"] == "root" and user["host"] != "localhost"):
             changes.append(
                 (f"account {user['name'] or 'without a name'}@{user['host']} dropped", "DROP USER %s@%s", who)
             )
-        elif user["name"] == "root" and user["plugin"] != "auth_socket":
-            changes.append(("root enters by the socket only", "ALTER USER %s@%s IDENTIFIED WITH auth_socket", who))
+        elif user["name"] == "root" and (user["plugin"] != vendor.socket_plugin or user["second"]):
+            changes.append(("root enters by the socket only", f"ALTER USER %s@%s {vendor.by_socket}", who))
     if "test" not in listed and session.run("SHOW DATABASES LIKE 'test'") and not session.run("SHOW TABLES IN `test`"):
         changes.append(("empty database test dropped", "DROP DATABASE `test`", ()))
     return changes
@@ -209,7 +212,7 @@ def main() -> None:
     database = {
         "name": {"type": "str", "required": True},
         "charset": {"type": "str", "default": "utf8mb4"},
-        "collation": {"type": "str", "default": "utf8mb4_0900_ai_ci"},
+        "collation": {"type": "str", "default": ""},
     }
     account = {
         "name": {"type": "str", "required": True},
@@ -243,11 +246,7 @@ def main() -> None:
     step: str | None = None
     try:
         with mysql_server.Session("this host", mysql_server.by_socket("root", params["unix_socket"])) as session:
-            users = session.run(
-                "SELECT User AS name, Host AS host, plugin, HEX(authentication_string) AS secret, ssl_type, "
-                "JSON_CONTAINS_PATH(COALESCE(User_attributes, '{}'), 'one', '$.additional_password') AS second "
-                "FROM mysql.user"
-            )
+            users = session.run(mysql_access.VENDORS[session.dialect.vendor].users)
             changes = (
                 plan_security(session, users, [d["name"] for d in params["databases"]]) if params["secure"] else []
             )
@@ -260,7 +259,9 @@ def main() -> None:
                 try:
                     if not params["replicated"]:
                         session.run("SET SESSION sql_log_bin = 0")
-                        if session.one("SELECT @@GLOBAL.super_read_only AS fenced")["fenced"]:
+                        # Without a tight fence root writes anyway.
+                        tight = session.dialect.fence_is_tight
+                        if tight and session.one("SELECT @@GLOBAL.super_read_only AS fenced")["fenced"]:
                             session.run("SET GLOBAL super_read_only = OFF")
                             session.run("SET GLOBAL read_only = ON")
                             lifted = True

@@ -77,6 +77,7 @@ executed: {description: The transactions that the restored data has., returned: 
 """
 
 import json  # noqa: E402
+import os  # noqa: E402
 import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import tempfile  # noqa: E402
@@ -87,7 +88,12 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib  # noqa: E402
-from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_backup, mysql_server  # noqa: E402
+from ansible_collections.scaleup.webstack.plugins.module_utils import (  # noqa: E402
+    mysql_access,
+    mysql_backup,
+    mysql_copy,
+    mysql_server,
+)
 from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_backup import (  # noqa: E402
     Archive,
     BackupError,
@@ -109,6 +115,8 @@ class Scratch:
         self.folder, self.data, self.socket = folder, folder / "data", folder / "mysqld.sock"
         self.log = folder / "error.log"
         self.program = ["/usr/sbin/mysqld", "--no-defaults", f"--datadir={self.data}"]
+        # Known when there is a backup in it.
+        self.mariadb = False
         self.client = ["mysql", f"--socket={self.socket}", "--binary-mode", "--max-allowed-packet=1G"]
 
     def remove(self) -> bool:
@@ -130,7 +138,10 @@ class Scratch:
             folder.chmod(0o700)
         # Without these the data cannot be used.
         needed = [f"--{key.replace('_', '-')}={value}" for key, value in full.server.items() if key != "version"]
-        if full.method == "clone":
+        self.mariadb = full.method == mysql_backup.MARIADB_BACKUP
+        if self.mariadb:
+            self.fill_mariadb(archive, full, identity, needed)
+        elif full.method == "clone":
             archive.get(full, identity, ["tar", "-C", str(self.data), "-xf", "-"])
             self.start(needed)
         else:
@@ -139,6 +150,22 @@ class Scratch:
                 raise BackupError(f"the second server cannot be made: {self.reason()}")
             self.start(needed)
             archive.get(full, identity, self.client)
+
+    def fill_mariadb(self, archive: Archive, full: Part, identity: str, needed: Sequence[str]) -> None:
+        """The same with a copy of mariadb-backup.
+
+        :raises BackupError: the backup cannot be read, or the server does not start on it.
+        """
+        archive.get(full, identity, ["mbstream", "-x", "-C", str(self.data)])
+        mysql_copy.prepare(self.data)
+        position = mysql_copy.gtid_of(self.data)
+        mysql_copy.give_to_server(self.data)
+        self.program[0] = "/usr/sbin/mariadbd"
+        self.start(needed)
+        with self.session() as session:
+            session.run("RESET MASTER")
+            state = ",".join(part.replace(":1-", "-") for part in full.gtids.split(",") if part)
+            session.run("SET GLOBAL gtid_binlog_state = %s", (mysql_copy.state_with(state, position),))
 
     def reason(self) -> str:
         """What it says last."""
@@ -152,9 +179,14 @@ class Scratch:
         command = ["systemd-run", f"--unit={UNIT}", "--collect", "--quiet", "--property=User=mysql"]
         command += ["--property=Type=notify", "--property=TimeoutStartSec=3600", "--property=Nice=10"]
         command += [*self.program, f"--socket={self.socket}", f"--pid-file={self.folder}/mysqld.pid"]
-        command += [f"--log-error={self.log}", "--skip-networking", "--mysqlx=OFF", "--server-id=1"]
-        command += ["--gtid-mode=ON", "--enforce-gtid-consistency=ON", "--skip-log-bin", "--skip-replica-start"]
-        command += ["--event-scheduler=OFF", "--plugin-load-add=auth_socket.so", "--max-allowed-packet=1G"]
+        command += [f"--log-error={self.log}", "--skip-networking", "--server-id=1", "--event-scheduler=OFF"]
+        command.append("--max-allowed-packet=1G")
+        if self.mariadb:
+            # Without a binary log it would not know what it has executed.
+            command += [f"--log-bin={self.data}/restored", "--gtid-strict-mode=ON", "--skip-slave-start"]
+        else:
+            command += ["--mysqlx=OFF", "--gtid-mode=ON", "--enforce-gtid-consistency=ON", "--skip-log-bin"]
+            command += ["--skip-replica-start", "--plugin-load-add=auth_socket.so"]
         if subprocess.run([*command, *needed], capture_output=True, check=False).returncode:
             raise BackupError(f"the second server does not start on the restored data: {self.reason()}")
 
@@ -252,6 +284,8 @@ class Restore:
 
     def gtids_before(self, files: Sequence[str], moment: Moment) -> str:
         """The transactions in binary logs before a moment."""
+        if self.scratch.mariadb:
+            return mysql_backup.up_to([found for file in files for found in self.mariadb_log(file)], moment, True)
         command = ["mysqlbinlog", "--base64-output=decode-rows", *files]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as reading:
             assert reading.stdout
@@ -262,9 +296,43 @@ class Restore:
 
     def execute(self, files: Sequence[str], gtids: str) -> None:
         """Execute transactions of binary logs, all when none are named; the server skips those that it has."""
+        if self.scratch.mariadb:
+            self.execute_mariadb(files, gtids)
+            return
         wanted = [f"--include-gtids={gtids}"] if gtids else []
         before = self.scratch.executed()
         pipe(["mysqlbinlog", *wanted, *files], self.scratch.client)
+        added = count_gtids(subtract_gtids(self.scratch.executed(), before))
+        self.say(f"{added} transactions of the binary logs are executed")
+
+    def mariadb_log(self, file: str) -> list[tuple[str, str]]:
+        """The transactions of a binary log of MariaDB, in order, with their times."""
+        command = ["mariadb-binlog", "--base64-output=decode-rows", file]
+        zone = os.environ | {"TZ": "UTC"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace", env=zone) as reading:
+            assert reading.stdout
+            found = list(mysql_backup.mariadb_transactions(reading.stdout))
+        if reading.returncode:
+            raise BackupError("mariadb-binlog cannot read the binary logs")
+        return found
+
+    def execute_mariadb(self, files: Sequence[str], gtids: str) -> None:
+        """The same on MariaDB, which skips nothing by itself: each log from where the server stands."""
+        before = self.scratch.executed()
+        for file in files:
+            have = self.scratch.executed()
+            todo = [g for g, _ in self.mariadb_log(file) if subtract_gtids(g, have)]
+            if gtids:
+                todo = [g for g in todo if not subtract_gtids(g, gtids)]
+            if not todo:
+                continue
+            with self.scratch.session() as session:
+                start = str(session.one("SELECT @@GLOBAL.gtid_binlog_pos AS gtid")["gtid"])
+            last = {g.partition("-")[0]: g.replace(":", "-") for g in todo}
+            command = ["mariadb-binlog", f"--stop-position={','.join(last.values())}"]
+            if start:
+                command.append(f"--start-position={start}")
+            pipe([*command, file], self.scratch.client)
         added = count_gtids(subtract_gtids(self.scratch.executed(), before))
         self.say(f"{added} transactions of the binary logs are executed")
 
@@ -282,7 +350,11 @@ class Restore:
             locked = self.lock_accounts(session)
             self.say(f"{len(locked)} accounts are locked")
             dump = ["mysqldump", "--socket", str(self.scratch.socket), "--single-transaction", "--routines", "--events"]
-            dump += ["--triggers", "--hex-blob", "--set-gtid-purged=OFF", "--no-tablespaces", "--add-drop-database"]
+            dump += ["--triggers", "--hex-blob", "--no-tablespaces", "--add-drop-database"]
+            if self.scratch.mariadb:
+                dump[0] = "mariadb-dump"
+            else:
+                dump.append("--set-gtid-purged=OFF")
             load = ["mysql", "--socket", self.params["unix_socket"], "--binary-mode", "--max-allowed-packet=1G"]
             try:
                 pipe([*dump, "--max-allowed-packet=1G", "--databases", *wanted], load)
@@ -306,9 +378,17 @@ class Restore:
         """Lock out the applications; the list is kept on disk until they are let in again."""
         record = Path(self.params["state"]) / "locked.json"
         locked: list[list[str]] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else []
-        rows = session.run("SELECT User AS user, Host AS host FROM mysql.user WHERE account_locked = 'N'")
+        rows = session.run(mysql_access.VENDORS[session.dialect.vendor].users)
         keep = ["root", *self.params["keep_accounts"]]
-        now = [[r["user"], r["host"]] for r in rows if r["user"] not in keep and not r["user"].startswith("mysql.")]
+        now = [
+            [r["name"], r["host"]]
+            for r in rows
+            if not int(r["locked"])
+            and r["name"] not in keep
+            # What the servers make for themselves; on MariaDB it is mysql@localhost, entered by the socket.
+            and not r["name"].startswith(("mysql.", "mariadb."))
+            and (r["name"], r["host"]) != ("mysql", "localhost")
+        ]
         locked += now
         record.parent.mkdir(exist_ok=True)
         record.write_text(json.dumps(locked), encoding="utf-8")

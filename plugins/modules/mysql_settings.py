@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: mysql_settings
-short_description: Apply settings to a running MySQL server, and say which need a restart
+short_description: Apply settings to a running MySQL or MariaDB server, and say which need a restart
 version_added: 0.1.0
 description:
   - Compares settings with what the running server uses, and sets those that differ and can be set while it runs.
@@ -46,7 +46,7 @@ from typing import Any  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib  # noqa: E402
 from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_server  # noqa: E402
 from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_topology import Node  # noqa: E402
-from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_values import normal  # noqa: E402
+from ansible_collections.scaleup.webstack.plugins.module_utils.mysql_values import normal, variable  # noqa: E402
 
 _ROLE = ("read_only", "super_read_only")
 # Read only variable; only while replication stands still (twice).
@@ -78,6 +78,7 @@ def main() -> None:
                 name = name[len("loose_") :] if optional else name
                 if name in _ROLE:
                     continue
+                name = variable(name, value)
                 if name not in have:
                     # Of a plugin that is not loaded yet; other options without a variable cannot be compared.
                     if optional:

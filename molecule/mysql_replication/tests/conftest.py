@@ -15,15 +15,26 @@ from typing import Any
 import pymysql
 import pymysql.cursors
 import pytest
+import yaml
+from ansible_collections.scaleup.webstack.plugins.module_utils import mysql_dialect, mysql_topology
 from labtest import Lab, inventories, wait_for
 
 ROOT = Path(__file__).parents[3]
-INVENTORY = Path(__file__).parents[1] / "inventory"
+# The scenario of either vendor.
+SCENARIO = Path(os.environ.get("MOLECULE_SCENARIO_DIRECTORY") or Path(__file__).parents[1])
+INVENTORY = SCENARIO / "inventory"
 ENVIRONMENT = os.environ | {
     "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
     "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
 }
-ADDRESSES = {"db1": "198.18.4.41", "db2": "198.18.4.42", "db3": "198.18.4.43"}
+_SITE = yaml.safe_load((INVENTORY / "hosts.yml").read_text(encoding="utf-8"))["webstack"]
+_GROUPS = _SITE["children"]["db"]["children"]
+ADDRESSES = {name: host["tier_address"] for group in _GROUPS.values() for name, host in sorted(group["hosts"].items())}
+_VARIABLES = (INVENTORY / "group_vars" / "db.yml").read_text(encoding="utf-8")
+MARIADB = "mysql_replication_vendor: mariadb" in _VARIABLES
+# Where the tests come from: the machine that the containers run on.
+HERE = _SITE["vars"]["webstack_network"].replace(".0/24", ".1")
+mysql_only = pytest.mark.skipif(MARIADB, reason="MySQL has it, MariaDB has not")
 
 
 class Tier:
@@ -32,11 +43,43 @@ class Tier:
     nodes = tuple(ADDRESSES)
 
     def __init__(self) -> None:
-        self.lab = Lab("webstack-mysql")
+        self.lab = Lab(_SITE["vars"]["lab_name"])
 
     def sql(self, node: str, statement: str) -> str:
         """Run a statement as root over a node's socket; its output without the header."""
-        return str(self.lab.host(node).check_output("mysql --batch --skip-column-names --execute %s", statement))
+        client = "mariadb" if MARIADB else "mysql"
+        return str(self.lab.host(node).check_output(f"{client} --batch --skip-column-names --execute %s", statement))
+
+    def executed(self, node: str) -> str:
+        """The transactions that a node has executed."""
+        if MARIADB:
+            return mysql_dialect.MARIADB.gtids(self.sql(node, "SELECT @@GLOBAL.gtid_binlog_state"))
+        return self.sql(node, "SELECT @@GLOBAL.gtid_executed").replace("\\n", "").replace("\n", "")
+
+    def caught_up(self) -> bool:
+        """No node lacks what another has executed."""
+        found = [self.executed(node) for node in ADDRESSES]
+        return not any(mysql_topology.subtract_gtids(a, b) for a in found for b in found)
+
+    def fence(self, node: str) -> None:
+        """Nobody writes on a node."""
+        self.sql(node, f"SET GLOBAL {'read_only' if MARIADB else 'super_read_only'} = ON")
+
+    def unfence(self, node: str) -> None:
+        """Everybody may write on a node."""
+        self.sql(node, f"{'' if MARIADB else 'SET GLOBAL super_read_only = OFF; '}SET GLOBAL read_only = OFF")
+
+    def write_beside(self, node: str, statement: str, log: bool = True) -> None:
+        """Run a statement on a fenced node."""
+        lift, fence = ("", "") if MARIADB else ("SET GLOBAL super_read_only = OFF", "SET GLOBAL super_read_only = ON")
+        self.sql(node, f"SET SESSION sql_log_bin = {int(log)}; {lift}; {statement}; {fence}".replace("; ; ", "; "))
+
+    def empty(self, node: str) -> None:
+        """Take the server off a node, with its data."""
+        packages = "mariadb-server mariadb-server-core" if MARIADB else "mysql-server mysql-server-core"
+        self.lab.host(node).check_output(
+            f"systemctl stop mysql.service; apt-get -y -qq purge {packages}; rm -rf /var/lib/mysql"
+        )
 
     def health(self, node: str, path: str, timeout: float = 5) -> tuple[int, str]:
         """What a node's agent answers: status and text."""

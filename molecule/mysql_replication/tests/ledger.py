@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pymysql
+from labtest import wait_for
 
 if TYPE_CHECKING:
     from conftest import Tier
@@ -54,6 +55,8 @@ class Ledger:
 
         :raises AssertionError: with the numbers.
         """
+        # A lag of less than a second is none for the agents.
+        wait_for(self.tier.caught_up, 20)
         sums = set()
         for node in self.tier.nodes:
             rows = self.tier.sql(node, "SELECT entry FROM shop.ledger").split()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pymysql
 import pytest
-from conftest import Tier
+from conftest import HERE, Tier
 from labtest import wait_for
 from ledger import Ledger
 
@@ -19,7 +19,7 @@ NEW = "a password of another season"
 def shop(**account: Any) -> list[dict[str, Any]]:
     """The application's account as a variable of the role."""
     privileges = {"shop.*": ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE"]}
-    return [{"name": "shop", "privileges": privileges, "hosts": ["198.18.4.1"]} | account]
+    return [{"name": "shop", "privileges": privileges, "hosts": [HERE]} | account]
 
 
 def converge(tier: Tier, *words: str, **variables: Any) -> str:

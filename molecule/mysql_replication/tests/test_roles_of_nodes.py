@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import ENVIRONMENT, INVENTORY, ROOT, Tier
+from conftest import ENVIRONMENT, INVENTORY, MARIADB, ROOT, Tier
 from labtest import inventories, wait_for
 from ledger import Ledger
 
@@ -47,7 +47,7 @@ def test_ten_switchovers_under_load_lose_nothing(tier: Tier) -> None:
     ledger.check()
     print(f"\nwrites stood still: {sorted(times)}; clients saw {[round(g, 2) for g in ledger.gaps()[:10]]}")
     print(f"{len(ledger.acknowledged)} acknowledged, {len(ledger.unknown)} unknown")
-    assert statistics.median(times) <= 1.5
+    assert statistics.median(times) <= (3 if MARIADB else 1.5)
 
 
 def test_a_run_of_the_role_keeps_the_new_primary_and_changes_nothing(tier: Tier) -> None:
@@ -75,7 +75,8 @@ def test_a_switchover_does_not_begin_while_a_replica_is_stopped(tier: Tier) -> N
 def test_a_switchover_that_cannot_stop_the_writes_is_undone(tier: Tier) -> None:
     primary = tier.primary()
     host = tier.lab.host(primary)
-    host.check_output("systemd-run --unit=slow mysql --execute 'SELECT COUNT(*), SLEEP(25) FROM shop.mark LIMIT 1'")
+    client = "mariadb" if MARIADB else "mysql"
+    host.check_output(f"systemd-run --unit=slow {client} --execute 'SELECT COUNT(*), SLEEP(25) FROM shop.mark LIMIT 1'")
     try:
         said = tier.play("switchover", check=False)
         assert "exit code 0" not in said and "everything was undone" in said, said[-3000:]
@@ -89,10 +90,7 @@ def test_a_switchover_that_cannot_stop_the_writes_is_undone(tier: Tier) -> None:
 
 def test_errant_transactions_stop_every_play_until_the_node_is_cloned(tier: Tier) -> None:
     primary, errant = tier.primary(), other(tier)
-    tier.sql(
-        errant,
-        "SET GLOBAL super_read_only = OFF; CREATE DATABASE errant; SET GLOBAL super_read_only = ON",
-    )
+    tier.write_beside(errant, "CREATE DATABASE errant")
     for playbook in ("switchover", "molecule/mysql_replication/converge.yml"):
         said = tier.play(playbook, check=False)
         assert "exit code 0" not in said
@@ -188,10 +186,7 @@ def test_failover_loses_nothing_and_the_old_primary_stays_fenced(tier: Tier) -> 
 def test_an_emptied_node_joins_by_a_copy_when_the_binary_logs_are_purged(tier: Tier) -> None:
     primary, emptied = tier.primary(), other(tier)
     tier.sql(primary, "FLUSH BINARY LOGS; PURGE BINARY LOGS BEFORE NOW() + INTERVAL 1 DAY")
-    host = tier.lab.host(emptied)
-    host.check_output(
-        "systemctl stop mysql.service; apt-get -y -qq purge mysql-server mysql-server-core; rm -rf /var/lib/mysql"
-    )
+    tier.empty(emptied)
     with Ledger(tier, writers=2) as ledger:
         tier.play("molecule/mysql_replication/converge.yml", "--limit", emptied)
         wait_for(tier.settled, 60)

@@ -22,16 +22,18 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from module_utils import mysql_server
 from module_utils.mysql_survey import connection_to, survey
 from module_utils.mysql_topology import may_resume
 
+T = TypeVar("T")
 CONFIGURATION = Path("/etc/mysql/webstack/agent.json")
 # Why the server is fenced, for those who ask the health agent.
 REASON = Path("/run/webstack-mysql/fenced")
@@ -52,13 +54,20 @@ class Link:
 
         :raises mysql_server.ServerError: there is none.
         """
+        return self.do(lambda session: session.one(statement))
+
+    def do(self, question: Callable[[mysql_server.Session], T]) -> T:
+        """The answer to a question.
+
+        :raises mysql_server.ServerError: there is none.
+        """
         with self._lock:
             for attempt in (1, 2):
                 fresh = self._session is None
                 try:
                     if self._session is None:
                         self._session = mysql_server.Session(self._where, self._connection, LIMIT, LIMIT)
-                    return self._session.one(statement)
+                    return question(self._session)
                 except mysql_server.ServerError:
                     if self._session is not None:
                         self._session.close()
@@ -99,7 +108,7 @@ class Health:
     def primary(self) -> str:
         """Why this node must not be used as the primary; empty when it may."""
         if self.local.ask("SELECT @@GLOBAL.read_only AS value")["value"]:
-            if self.local.ask("SHOW REPLICA STATUS").get("Source_Host"):
+            if self.local.do(mysql_server.read_replica):
                 return f"{self.me} is a replica"
             reason = REASON.read_text(encoding="utf-8").strip() if REASON.exists() else ""
             return f"{self.me} is read-only" + (f": {reason}" if reason else "")
@@ -112,29 +121,28 @@ class Health:
 
     def replica(self, max_lag: int) -> str:
         """Why this node must not be read from; empty when it may."""
-        row = self.local.ask("SHOW REPLICA STATUS")
-        if not row.get("Source_Host"):
+        row = self.local.do(mysql_server.read_replica)
+        if row is None:
             return f"{self.me} is no replica"
-        if row["Replica_IO_Running"] != "Yes" or row["Replica_SQL_Running"] != "Yes":
-            reason = row["Last_SQL_Error"] or row["Last_IO_Error"]
+        if row["io_running"] != "Yes" or row["sql_running"] != "Yes":
+            reason = row["sql_error"] or row["io_error"]
             return f"replication does not run on {self.me}" + (f": {reason}" if reason else "")
-        lag = row["Seconds_Behind_Source"]
-        if lag is None or int(lag) > max_lag:
+        lag = row["lag"]
+        if lag is None or lag > max_lag:
             return f"{self.me} is {'an unknown time' if lag is None else f'{lag} s'} behind, the limit is {max_lag} s"
         return ""
 
     def status(self) -> dict[str, Any]:
         """Everything, for people and for monitoring."""
-        row = self.local.ask("SHOW REPLICA STATUS")
-        semi_sync = self.local.ask("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_source_status'").get("Value")
-        clients = self.local.ask("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_source_clients'").get("Value")
+        row = self.local.do(mysql_server.read_replica) or {}
+        semi_sync, clients = self.local.do(mysql_server.read_semi_sync)
         return {
             "node": self.me,
             "writable": not self.local.ask("SELECT @@GLOBAL.read_only AS value")["value"],
-            "source": row.get("Source_Host") or None,
-            "lag": row.get("Seconds_Behind_Source"),
-            "semi_sync": semi_sync == "ON",
-            "semi_sync_replicas": int(clients or 0),
+            "source": row.get("source_host"),
+            "lag": row.get("lag"),
+            "semi_sync": semi_sync,
+            "semi_sync_replicas": clients,
             "primary": self.primary() or "ok",
             "peers_writable": self.writable,
         }

@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Backups of the database tier, taken on one node: the first replica that keeps up, else the primary.
 
-``mysql_backup.py full``: all data, by the server's own CLONE or as a dump, compressed and encrypted, into the archive;
+``mysql_backup.py full``: all data, by CLONE, mariadb-backup or as a dump, compressed and encrypted, into the archive;
     then what is older than the archive shall keep is removed.
 ``mysql_backup.py binlogs``: the binary logs that the archive does not have; a full backup first where they would not
     continue it.
@@ -27,7 +27,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from module_utils import mysql_backup, mysql_server
+from module_utils import mysql_backup, mysql_dialect, mysql_server
 from module_utils.mysql_topology import subtract_gtids
 
 CONFIGURATION = Path("/etc/mysql/webstack/backup.json")
@@ -84,27 +84,33 @@ class Backup:
 
     def seen(self, part: mysql_backup.Part) -> mysql_backup.Part:
         """A full backup whose data was read until now."""
-        return replace(part, until=self.one("@@GLOBAL.gtid_executed"), finished=mysql_backup.now())
+        return replace(part, until=mysql_server.read_executed(self.session), finished=mysql_backup.now())
 
     def full(self) -> None:
         """A full backup, after the one that another process takes."""
         self.lock(wait=True)
         began, watch = mysql_backup.now(), time.monotonic()
-        server = ("version", "lower_case_table_names", "innodb_page_size", "innodb_data_file_path")
+        server = ["version", "lower_case_table_names", "innodb_page_size", "innodb_data_file_path"]
+        mariadb = self.session.dialect is mysql_dialect.MARIADB
+        if mariadb:
+            server.append("innodb_undo_tablespaces")
         part = mysql_backup.Part(
             name=self.name("full"),
             kind="full",
             node=self.me,
             began=began,
             finished="",
-            gtids=self.one("@@GLOBAL.gtid_executed"),
-            method=self.settings["method"],
+            gtids=mysql_server.read_executed(self.session),
+            method=mysql_backup.MARIADB_BACKUP if mariadb else self.settings["method"],
             server={name: self.one(f"@@GLOBAL.{name}") for name in server},
         )
         if part.method == "clone":
             self.session.run("CLONE LOCAL DATA DIRECTORY = %s", (str(self.copy),))
             part = self.seen(part)
             command = ["tar", "-C", str(self.copy), "-cf", "-", "."]
+        elif mariadb:
+            # Nothing of the data comes there.
+            command = [*self.client("mariadb-backup"), "--backup", "--stream=mbstream", f"--target-dir={self.mirror}"]
         else:
             command = [*self.client("mysqldump"), "--all-databases", "--single-transaction", "--set-gtid-purged=ON"]
             command += ["--routines", "--events", "--triggers", "--hex-blob", "--no-tablespaces", "--flush-privileges"]
@@ -133,15 +139,15 @@ class Backup:
 
     def previous(self, log: str) -> str:
         """The transactions that were executed before a binary log began."""
-        for row in self.session.run(f"SHOW BINLOG EVENTS IN '{log}' LIMIT 3"):
-            if row["Event_type"] == "Previous_gtids":
-                return str(row["Info"]).replace("\n", "")
-        raise mysql_backup.BackupError(f"{log} does not begin with the GTIDs before it")
+        before = mysql_server.executed_before(self.session, log)
+        if before is None:
+            raise mysql_backup.BackupError(f"{log} does not begin with the GTIDs before it")
+        return before
 
     def binlogs(self) -> None:
         """What is new in the binary logs."""
         if reason := mysql_backup.reason_for_full(
-            self.parts, self.one("@@GLOBAL.gtid_executed"), self.one("@@GLOBAL.gtid_purged")
+            self.parts, mysql_server.read_executed(self.session), mysql_server.read_purged(self.session)
         ):
             if not self.lock(wait=False):
                 print(f"a full backup is being taken, the binary logs follow: {reason}", flush=True)
@@ -149,7 +155,7 @@ class Backup:
             print(f"a full backup first: {reason}", flush=True)
             self.full()
         logs = [str(row["Log_name"]) for row in self.session.run("SHOW BINARY LOGS")]
-        if subtract_gtids(self.one("@@GLOBAL.gtid_executed"), self.previous(logs[-1])):
+        if subtract_gtids(mysql_server.read_executed(self.session), self.previous(logs[-1])):
             # Only a log that is closed does not grow any more.
             self.session.run("FLUSH BINARY LOGS")
             logs = [str(row["Log_name"]) for row in self.session.run("SHOW BINARY LOGS")]
@@ -172,7 +178,8 @@ class Backup:
     def put(self, log: str, before: str, gtids: str, closed: str) -> None:
         """One binary log into the archive."""
         with tempfile.TemporaryDirectory(dir=self.state) as folder:
-            reader = [*self.client("mysqlbinlog"), "--read-from-remote-server", "--raw", f"--result-file={folder}/"]
+            program = "mariadb-binlog" if self.session.dialect is mysql_dialect.MARIADB else "mysqlbinlog"
+            reader = [*self.client(program), "--read-from-remote-server", "--raw", f"--result-file={folder}/"]
             mysql_backup.pipe([*reader, log])
             part = mysql_backup.Part(
                 name=f"{self.name('binlog')}-{log}",

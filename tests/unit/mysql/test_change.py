@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 from typing import Any
 
 import pytest
@@ -78,11 +79,17 @@ class World:
         self.servers = {"db1": Server("db1", True), "db2": Server("db2", False, ADDRESS["db1"])}
         self.servers["db3"] = Server("db3", False, ADDRESS["db1"])
         self.fail_at, self.how, self.count = fail_at, how, 0
+        # Some statements are sent to several servers side by side.
+        self.lock = threading.Lock()
 
     def writable(self) -> list[str]:
         return [s.name for s in self.servers.values() if not s.read_only]
 
     def run(self, server: Server, statement: str, values: Any) -> list[dict[str, Any]]:
+        with self.lock:
+            return self.execute(server, statement, values)
+
+    def execute(self, server: Server, statement: str, values: Any) -> list[dict[str, Any]]:
         self.count += 1
         now = self.count - 1 == self.fail_at
         if now and self.how == "killed":
