@@ -42,6 +42,9 @@ PLAIN = {
     "PY_COLORS": "0",
 }
 
+# A whole scenario more of what another one tests: by name, and with --thorough.
+THOROUGH = ("mysql_replication_mariadb",)
+
 Steps = Callable[["Part"], None]
 
 
@@ -168,7 +171,7 @@ def parts() -> list[Part]:
     found = [Part("default", default)]
     for folder in sorted((ROOT / "molecule").glob("*/molecule.yml")):
         if (name := folder.parent.name) != "default":
-            found.append(Part(f"roles/{name}", scenario(name)))
+            found.append(Part(f"roles/{name}", scenario(name), name in THOROUGH))
     for name in DEBIAN_12:
         found.append(Part(f"roles/{name}@12", scenario(name, LAB_DEBIAN="12"), name in DEBIAN_12_THOROUGH))
     return [*found, Part("lint", lint), Part("unit", unit), Part("compat", compat), Part("build", build)]

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from load import Result, outage
+
 # Seconds of one column of the picture.
 STEP = 0.25
 
@@ -17,7 +19,8 @@ class Outcome:
     """What came of an event. Times are seconds since the load began.
 
     :param group: under which heading it stands.
-    :param requests: of each when it was due, how long it took, its method, and its status (0: no answer).
+    :param requests: of each when it was due, how long it took, its method, its status (0: no answer), and the
+        address that it was sent to.
     :param wrong: the promises that do not hold, a line each; empty when all do.
     :param note: what else is worth a word.
     """
@@ -27,31 +30,26 @@ class Outcome:
     promise: str
     began: float
     ended: float
-    requests: list[tuple[float, float, str, int]] = field(default_factory=list)
+    requests: list[tuple[float, float, str, int, str]] = field(default_factory=list)
     lost: int = 0
     wrong: list[str] = field(default_factory=list)
     note: str = ""
 
-    def failed(self, method: str) -> list[tuple[float, float, str, int]]:
+    def failed(self, method: str) -> list[tuple[float, float, str, int, str]]:
         """The failed requests of a method, in the order in which they were due."""
         return sorted(r for r in self.requests if r[2] == method and (r[3] == 0 or r[3] >= 500))
 
     def outage(self, method: str) -> float:
-        """Seconds from the first failed request of a method to the last that was due before the next success."""
-        longest, since = 0.0, None
-        for due, _, _, status in sorted(r for r in self.requests if r[2] == method):
-            if status and status < 500:
-                since = None
-                continue
-            since = due if since is None else since
-            longest = max(longest, due - since + 0.05)
-        return longest
+        """Seconds for which an address did not answer requests of a method; of the one that was away longest."""
+        return outage(
+            Result(due, took, m, status, target=to) for due, took, m, status, to in self.requests if m == method
+        )
 
     def save(self, folder: Path) -> None:
         """Write it into a file of its own."""
         folder.mkdir(parents=True, exist_ok=True)
         name = "".join(c if c.isalnum() else "-" for c in self.name)
-        short = asdict(self) | {"requests": [(round(d, 3), round(t, 3), m, s) for d, t, m, s in self.requests]}
+        short = asdict(self) | {"requests": [(round(d, 3), round(t, 3), *more) for d, t, *more in self.requests]}
         (folder / f"{name}.json").write_text(json.dumps(short))
 
 
@@ -105,7 +103,7 @@ def strip(outcome: Outcome, top: int) -> str:
 
     step = max(STEP, span / 400)
     columns: dict[int, list[tuple[float, bool]]] = {}
-    for due, took, _, status in outcome.requests:
+    for due, took, _, status, _ in outcome.requests:
         if due >= first:
             columns.setdefault(int((due - first) / step), []).append((took, status == 0 or status >= 500))
     slowest, middle, bars = [], [], []

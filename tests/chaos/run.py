@@ -34,9 +34,9 @@ QUIET = 3.0
 BURST, POWER = "Overload", "Power"
 
 
-def kept(answer: Answer, start: float) -> tuple[float, float, str, int]:
+def kept(answer: Answer, start: float) -> tuple[float, float, str, int, str]:
     """A request as the report has it."""
-    return (answer.due - start, answer.took, answer.method, answer.status)
+    return (answer.due - start, answer.took, answer.method, answer.status, answer.target)
 
 
 def judge(event: Event, outcome: Outcome, done: float) -> list[str]:
