@@ -150,11 +150,11 @@ def test_after_a_power_cut_of_all_hosts_the_tier_comes_back_by_itself(tier: Tier
 def test_a_client_that_is_gone_without_a_word_does_not_keep_its_session_for_hours(tier: Tier) -> None:
     host = tier.lab.host(tier.primary())
     # In a container the kernel's settings are read-only, here for once they are not; those of its network are its own.
-    host.check_output("mount -o remount,rw /proc/sys")
+    host.check_output("mount -o remount,bind,rw /proc/sys")
     try:
         host.check_output("/usr/lib/systemd/systemd-sysctl /etc/sysctl.d/60-mysql_replication.conf")
     finally:
-        host.check_output("mount -o remount,ro /proc/sys")
+        host.check_output("mount -o remount,bind,ro /proc/sys")
     with tier.client(tier.primary()):
         timers = host.check_output("ss --no-header --tcp --numeric --options state established '( sport = :3306 )'")
     # As "timer:(keepalive,59sec,0)"; the kernel's own would be two hours.
