@@ -40,6 +40,9 @@ def test_a_back_end_fails_and_no_safe_request_does(breaks: str, heals: str) -> N
     def up() -> bool:
         return all(states(name)["web/web1"] == "UP" for name in ADDRESS)
 
+    def down() -> bool:
+        return all(states(name)["web/web1"] == "DOWN" for name in ADDRESS)
+
     def back(name: str) -> list[float]:
         """When it was taken back, by the balancer's own log: asking takes its time, too."""
         log = "journalctl --unit haproxy --output short-unix --since '1 minute ago' | grep 'Server web/web1 is UP'"
@@ -53,7 +56,7 @@ def test_a_back_end_fails_and_no_safe_request_does(breaks: str, heals: str) -> N
     with load(timeout=10, workers=800) as clients:
         time.sleep(1)
         host.run(breaks)
-        wait_for(lambda: servers() == {"web2"} and not up(), 15)
+        wait_for(lambda: servers() == {"web2"} and down(), 15)
         time.sleep(1)
         healing = time.time()
         host.run(heals)
