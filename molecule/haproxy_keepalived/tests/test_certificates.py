@@ -165,26 +165,33 @@ def provided(folder: Path) -> str:
     return "/root/site.pem"
 
 
-def test_a_scanner_finds_nothing_above_low(tmp_path: Path) -> None:
-    began = time.monotonic()
+def scan() -> list[dict[str, str]]:
+    """What testssl.sh finds, without what it says of the client: that has an OpenSSL without GOST."""
     report = "/tmp/testssl.json"
+    began = time.monotonic()
+    lab.host("client").run(
+        f"rm -f {report}; testssl --quiet --color 0 --warnings off --sneaky --ip {VIPS['public1']} "
+        "--add-ca /etc/ssl/webstack/ca.pem --protocols --server-defaults --server-preference --fs --headers "
+        f"--vulnerable --jsonfile {report} https://{SITE}"
+    )
+    print(f"testssl.sh took {time.monotonic() - began:.0f} s")
+    findings = json.loads(lab.host("client").check_output(f"cat {report}"))
+    return [finding for finding in findings if finding["id"] != "engine_problem"]
+
+
+def test_a_scanner_finds_nothing_above_low(tmp_path: Path) -> None:
     path = provided(tmp_path)
     try:
         done = play(haproxy_keepalived_tls_certificate=path, haproxy_keepalived_tls_key=f"{path}.key")
         assert done.returncode == 0, done.stdout[-3000:]
-        said = lab.host("client").run(
-            f"rm -f {report}; testssl --quiet --color 0 --warnings off --sneaky --ip {VIPS['public1']} "
-            "--add-ca /etc/ssl/webstack/ca.pem --protocols --server-defaults --server-preference --fs --headers "
-            f"--vulnerable --jsonfile {report} https://{SITE}"
-        )
-        findings = json.loads(lab.host("client").check_output(f"cat {report}"))
+        findings = scan()
+        # A check that did not come about on a busy machine says nothing of the endpoint.
+        if any(finding["severity"] == "WARN" for finding in findings):
+            findings = scan()
     finally:
         assert play().returncode == 0
-    print(f"testssl.sh took {time.monotonic() - began:.0f} s")
     by_id = {finding["id"]: finding for finding in findings}
-    assert by_id["TLS1_3"]["severity"] == "OK", said.stdout
-    assert "h2" in by_id["ALPN_HTTP2"]["finding"], said.stdout
-    # The scanner's word about itself: the client's OpenSSL has no GOST.
-    of_the_client = {"engine_problem"}
+    assert by_id["TLS1_3"]["severity"] == "OK", findings
+    assert "h2" in by_id["ALPN_HTTP2"]["finding"], findings
     above = [f for f in findings if f["severity"] not in ("OK", "INFO", "LOW", "DEBUG")]
-    assert [f"{f['id']}: {f['finding']}" for f in above if f["id"] not in of_the_client] == []
+    assert [f"{f['id']}: {f['finding']}" for f in above] == []
