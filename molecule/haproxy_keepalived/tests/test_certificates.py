@@ -166,7 +166,10 @@ def provided(folder: Path) -> str:
 
 
 def scan() -> list[dict[str, str]]:
-    """What testssl.sh finds, without what it says of the client: that has an OpenSSL without GOST."""
+    """What testssl.sh finds, without the checks that its client could not make.
+
+    That has an OpenSSL without GOST, and leaves a TLS 1.3 connection before a ticket is there, by chance.
+    """
     report = "/tmp/testssl.json"
     began = time.monotonic()
     lab.host("client").run(
@@ -176,7 +179,8 @@ def scan() -> list[dict[str, str]]:
     )
     print(f"testssl.sh took {time.monotonic() - began:.0f} s")
     findings = json.loads(lab.host("client").check_output(f"cat {report}"))
-    return [finding for finding in findings if finding["id"] != "engine_problem"]
+    of_the_client = {"engine_problem", "sessionresumption_ticket", "sessionresumption_ID"}
+    return [f for f in findings if f["severity"] != "WARN" or f["id"] not in of_the_client]
 
 
 def test_a_scanner_finds_nothing_above_low(tmp_path: Path) -> None:
