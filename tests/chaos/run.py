@@ -248,9 +248,9 @@ def powered(seed: int) -> Outcome:
 HEAD = """Written by `./lab chaos --report`, from events that happened to the lab: nine hosts in containers on one
 machine of two processors. Forty requests a second come through both virtual IPs, reads, writes and static files, half
 of them on kept-alive connections, at a constant rate whether or not earlier ones were answered. A request has failed
-when no answer came, or one of 500 and more. "Longest" is the time from a failed request to the last one that was due
-before the next success. An acknowledged write that the primary does not have at the end is lost. `./lab chaos --list`
-names the events, `./lab chaos NAME` lets one happen again. An event that is not here has not been run for this report.
+when no answer came, or one of 500 and more. "Longest" is for how long one address did not answer, from a failed or late
+request to the next good one. An acknowledged write that the primary does not have at the end is lost. `./lab chaos
+--list` names the events, `./lab chaos NAME` lets one happen again. An event that is not here has not been run.
 """
 
 
