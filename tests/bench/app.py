@@ -18,6 +18,8 @@ from pathlib import Path
 
 from _shared import ROOT, Site, Table, arguments, pairs
 
+# What a site of some size depends on: sixty packages and more with what these need.
+USUAL = "celery\ncryptography\ndjango\ndjangorestframework\nnumpy\npandas\npillow\nrequests\nsentry-sdk\nsqlalchemy\n"
 VIP = "https://198.18.9.101"
 DIRECT = ("http://198.18.9.31:8000", "http://198.18.9.32:8000")
 CONNECTIONS = 16
@@ -38,8 +40,8 @@ def direct(path: str, seconds: int) -> float:
 class Deployments:
     """Releases of the application, each with another source; with the requirements of the last, or with others."""
 
-    def __init__(self, folder: Path) -> None:
-        self.source, self.number = folder / "load", 0
+    def __init__(self, folder: Path, more: str = "") -> None:
+        self.source, self.number, self.more = folder / "load", 0, more
         shutil.copytree(site.folder / "load", self.source)
 
     def deploy(self, fresh: bool) -> float:
@@ -51,7 +53,7 @@ class Deployments:
         if fresh:
             # Another set for whoever compares sets; the packages are on the controller already.
             names = (site.folder / "load" / "requirements.txt").read_text()
-            (self.source / "requirements.txt").write_text(names + f"markupsafe>=2.0.{self.number}\n")
+            (self.source / "requirements.txt").write_text(names + self.more + f"markupsafe>=2.0.{self.number}\n")
         began = time.monotonic()
         site.ansible("ansible-playbook", ROOT / "playbooks" / "deploy.yml", "-e", f"load_src={self.source}")
         return time.monotonic() - began
@@ -67,11 +69,16 @@ def main() -> int:
         for name, path, limit in (("trivial application", "/", ">= 0.5"), ("5 ms application", "/work", ">= 0.8")):
             values = pairs(repeat, lambda path=path: through(path, seconds), lambda path=path: direct(path, seconds))  # type: ignore[misc]
             table.row(f"{name}: through all tiers / gunicorn directly", "1/s", values, limit)
-        with tempfile.TemporaryDirectory() as folder:
-            deployments = Deployments(Path(folder))
-            deployments.deploy(True)
-            values = pairs(repeat, lambda: deployments.deploy(False), lambda: deployments.deploy(True))
-            table.row("deployment: unchanged dependencies / a fresh environment", "s", values, "<= 0.5")
+        for name, more in (("few packages", ""), ("many packages", USUAL)):
+            with tempfile.TemporaryDirectory() as folder:
+                deployments = Deployments(Path(folder), more)
+                deployments.deploy(True)
+                values = pairs(
+                    repeat,
+                    lambda made=deployments: made.deploy(False),  # type: ignore[misc]
+                    lambda made=deployments: made.deploy(True),  # type: ignore[misc]
+                )
+                table.row(f"deployment, {name}: unchanged / a fresh environment", "s", values, "<= 0.5")
     finally:
         if not asked.keep:
             site.down()
