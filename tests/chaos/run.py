@@ -20,6 +20,7 @@ import statistics
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 from events import HOSTS, INVENTORY, ROOT, Event, events, lab, nothing, status, wait_for, written
@@ -37,6 +38,11 @@ BURST, POWER = "Overload", "Power"
 def kept(answer: Answer, start: float) -> tuple[float, float, str, int, str]:
     """A request as the report has it."""
     return (answer.due - start, answer.took, answer.method, answer.status, answer.target)
+
+
+def reasons(answers: list[Answer]) -> dict[str, int]:
+    """Why requests failed, the most frequent first."""
+    return dict(Counter(f"{a.method} {a.error or a.status}" for a in answers if a.failed).most_common())
 
 
 def judge(event: Event, outcome: Outcome, done: float) -> list[str]:
@@ -111,6 +117,7 @@ def run(event: Event) -> Outcome:
         after()
     outcome = Outcome(event.name, event.group, event.promise, began - start, ended - start)
     outcome.requests = [kept(answer, start) for answer in visitors.results]
+    outcome.reasons = reasons(visitors.results)
     outcome.lost = len(acknowledged - written())
     outcome.wrong = judge(event, outcome, done - start) + wrong
     if event.resume:
@@ -235,6 +242,7 @@ def powered(seed: int) -> Outcome:
         time.sleep(QUIET)
     outcome = Outcome(f"power {seed}", POWER, "comes up by itself", began - start, ended - start)
     outcome.requests = [kept(answer, start) for answer in visitors.results]
+    outcome.reasons = reasons(visitors.results)
     outcome.lost = len(acknowledged - written()) if not wrong else 0
     if outcome.lost:
         wrong.append(f"{outcome.lost} acknowledged writes are lost")
@@ -311,7 +319,7 @@ def main() -> int:
         print(
             f"{name}: {len(reads)} reads ({outcome.outage('GET'):.2f} s) and {len(writes)} writes "
             f"({outcome.outage('POST'):.2f} s) of {len(outcome.requests)} failed, {outcome.lost} writes lost: "
-            f"{'; '.join(outcome.wrong) or 'holds'} {outcome.note}",
+            f"{'; '.join(outcome.wrong) or 'holds'} {outcome.note} {outcome.reasons or ''}".rstrip(),
             flush=True,
         )
     return 1 if wrong else 0
