@@ -260,7 +260,8 @@ machine of two processors. Forty requests a second come through both virtual IPs
 of them on kept-alive connections, at a constant rate whether or not earlier ones were answered. A request has failed
 when no answer came, or one of 500 and more. "Longest" is for how long one address did not answer, from a failed or late
 request to the next good one. An acknowledged write that the primary does not have at the end is lost. `./lab chaos
---list` names the events, `./lab chaos NAME` lets one happen again. An event that is not here has not been run.
+--list` names the events, `./lab chaos NAME` lets one happen again. An event that is not here has not been run for this
+report.
 """
 
 
