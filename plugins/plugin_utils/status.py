@@ -185,7 +185,8 @@ def _servers(databases: Sequence[str], found: Mapping[str, Any], report: _Report
             report.problem(balancer, "HAProxy does not say what is behind it: haproxy-servers show")
             continue
         for name in dict.fromkeys(row["server"] for row in status["servers"]):
-            mine = [row for row in status["servers"] if row["server"] == name]
+            # Any database that answers is a last resort for reads; that says nothing of its role.
+            mine = [row for row in status["servers"] if row["server"] == name and row["backend"] != "mysql_last"]
             bad = [row for row in mine if not row["status"].startswith(("UP", "no check"))]
             # A database is a writer or a reader, as its role has it: one of the backends is enough.
             if not bad or (name in databases and len(bad) < len(mine)):

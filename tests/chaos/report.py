@@ -23,6 +23,7 @@ class Outcome:
         address that it was sent to.
     :param wrong: the promises that do not hold, a line each; empty when all do.
     :param note: what else is worth a word.
+    :param reasons: why requests failed, each with how many.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Outcome:
     lost: int = 0
     wrong: list[str] = field(default_factory=list)
     note: str = ""
+    reasons: dict[str, int] = field(default_factory=dict)
 
     def failed(self, method: str) -> list[tuple[float, float, str, int, str]]:
         """The failed requests of a method, in the order in which they were due."""

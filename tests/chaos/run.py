@@ -20,6 +20,7 @@ import statistics
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 from events import HOSTS, INVENTORY, ROOT, Event, events, lab, nothing, status, wait_for, written
@@ -31,12 +32,19 @@ from visiting import AUTHORITY, PUBLIC, SITE, traffic, visitor, whole
 KEPT = INVENTORY.parent / "chaos"
 # Seconds of load before an event, and after the site is whole again.
 QUIET = 3.0
+# What is read: a page that comes without its entries when no database answers counts as read, the entries do not.
+READS = ("/", "/entries?limit=10", "/")
 BURST, POWER = "Overload", "Power"
 
 
 def kept(answer: Answer, start: float) -> tuple[float, float, str, int, str]:
     """A request as the report has it."""
     return (answer.due - start, answer.took, answer.method, answer.status, answer.target)
+
+
+def reasons(answers: list[Answer]) -> dict[str, int]:
+    """Why requests failed, the most frequent first."""
+    return dict(Counter(f"{a.method} {a.error or a.status}" for a in answers if a.failed).most_common())
 
 
 def judge(event: Event, outcome: Outcome, done: float) -> list[str]:
@@ -84,7 +92,7 @@ def run(event: Event) -> Outcome:
 
     try:
         wait_for(whole, 90)
-        with traffic(on_result=note) as visitors:
+        with traffic(READS, on_result=note) as visitors:
             start = visitors.started
             time.sleep(QUIET)
             began = time.monotonic()
@@ -111,6 +119,7 @@ def run(event: Event) -> Outcome:
         after()
     outcome = Outcome(event.name, event.group, event.promise, began - start, ended - start)
     outcome.requests = [kept(answer, start) for answer in visitors.results]
+    outcome.reasons = reasons(visitors.results)
     outcome.lost = len(acknowledged - written())
     outcome.wrong = judge(event, outcome, done - start) + wrong
     if event.resume:
@@ -213,7 +222,7 @@ def powered(seed: int) -> Outcome:
     said = ""
     wrong: list[str] = []
     # No visitor waits for long where there is nobody.
-    with traffic(on_result=note) as visitors:
+    with traffic(READS, on_result=note) as visitors:
         start = visitors.started
         time.sleep(QUIET)
         began = time.monotonic()
@@ -235,6 +244,7 @@ def powered(seed: int) -> Outcome:
         time.sleep(QUIET)
     outcome = Outcome(f"power {seed}", POWER, "comes up by itself", began - start, ended - start)
     outcome.requests = [kept(answer, start) for answer in visitors.results]
+    outcome.reasons = reasons(visitors.results)
     outcome.lost = len(acknowledged - written()) if not wrong else 0
     if outcome.lost:
         wrong.append(f"{outcome.lost} acknowledged writes are lost")
@@ -250,7 +260,8 @@ machine of two processors. Forty requests a second come through both virtual IPs
 of them on kept-alive connections, at a constant rate whether or not earlier ones were answered. A request has failed
 when no answer came, or one of 500 and more. "Longest" is for how long one address did not answer, from a failed or late
 request to the next good one. An acknowledged write that the primary does not have at the end is lost. `./lab chaos
---list` names the events, `./lab chaos NAME` lets one happen again. An event that is not here has not been run.
+--list` names the events, `./lab chaos NAME` lets one happen again. An event that is not here has not been run for this
+report.
 """
 
 
@@ -311,7 +322,7 @@ def main() -> int:
         print(
             f"{name}: {len(reads)} reads ({outcome.outage('GET'):.2f} s) and {len(writes)} writes "
             f"({outcome.outage('POST'):.2f} s) of {len(outcome.requests)} failed, {outcome.lost} writes lost: "
-            f"{'; '.join(outcome.wrong) or 'holds'} {outcome.note}",
+            f"{'; '.join(outcome.wrong) or 'holds'} {outcome.note} {outcome.reasons or ''}".rstrip(),
             flush=True,
         )
     return 1 if wrong else 0

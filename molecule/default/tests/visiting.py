@@ -76,8 +76,11 @@ def whole() -> bool:
     return balancers == {"lb1", "lb2"}
 
 
-def traffic(**settings: Any) -> Load:
-    """Reads and writes through both VIPs."""
+def traffic(reads: tuple[str, ...] = ("/", "/", "/"), **settings: Any) -> Load:
+    """Reads and writes through both VIPs.
+
+    The page answers without its entries when no database does; `/entries` answers 503 then.
+    """
     asks = []
     for vip in PUBLIC:
         write = Request(
@@ -87,7 +90,7 @@ def traffic(**settings: Any) -> Load:
             headers={"Content-Type": "application/json"},
             connect_to=vip,
         )
-        asks += [Request(f"https://{SITE}/", connect_to=vip)] * 3 + [write]
+        asks += [*(Request(f"https://{SITE}{path}", connect_to=vip) for path in reads), write]
         asks += [Request(f"https://{SITE}/static/style.css", connect_to=vip)]
     return Load(asks, rate=40, timeout=10, context=ssl.create_default_context(cafile=AUTHORITY), **settings)
 

@@ -197,6 +197,38 @@ def test_without_a_primary_some_threads_are_left_for_reads(
         thread.join()
 
 
+@pytest.mark.parametrize(("stalls", "written"), [(0.3, True), (1.2, False)])
+def test_a_write_waits_for_those_that_a_replica_holds_up_and_not_for_a_primary_that_is_gone(
+    servers: dict[str, Server], monkeypatch: pytest.MonkeyPatch, stalls: float, written: bool
+) -> None:
+    """Whoever comes late waits only for what is left of the time that a primary waits for its replica."""
+    monkeypatch.setattr(database, "WAIT_FOR_TURN", 0.6)
+    book, go = database.Book(), threading.Event()
+    plain = servers["writer"].execute
+
+    def commit(statement: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
+        if statement.startswith("INSERT"):
+            go.wait(stalls)
+        return plain(statement, values)
+
+    monkeypatch.setattr(servers["writer"], "execute", commit)
+    holding = [threading.Thread(target=add, args=(book, str(number))) for number in range(database.WRITERS)]
+    for thread in holding:
+        thread.start()
+    began = time.monotonic()
+    if written:
+        assert add(book, "late")
+    else:
+        # Half of the patience is spent.
+        threading.Event().wait(0.4)
+        with pytest.raises(database.Away, match="others wait"):
+            add(book, "late")
+        assert 0.55 < time.monotonic() - began < 0.9
+    go.set()
+    for thread in holding:
+        thread.join()
+
+
 def test_who_the_primary_is_is_asked_once_in_a_while(servers: dict[str, Server]) -> None:
     book = database.Book()
     assert [book.writer_host() for _ in range(20)] == ["db"] * 20

@@ -70,7 +70,10 @@ def test_public_vips_carry_http_and_the_internal_one_the_database(site: dict[str
     assert "bind 10.0.0.103:3306" in section(text, "frontend mysql_writer")
     reader = section(text, "frontend mysql_reader")
     assert "use_backend mysql_reader if { nbsrv(mysql_reader) gt 0 }" in reader
-    assert "default_backend mysql_writer" in reader
+    assert "use_backend mysql_writer if { nbsrv(mysql_writer) gt 0 }" in reader
+    # Without a primary, what the replica has is still read.
+    assert "default_backend mysql_last" in reader
+    assert section(text, "backend mysql_last")
 
 
 def test_the_web_tier_is_spoken_to_by_name_and_verified(site: dict[str, str]) -> None:

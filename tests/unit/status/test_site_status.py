@@ -93,6 +93,8 @@ def site() -> dict[str, Any]:
             server("mysql_writer", "db2", "DOWN", "Layer7 wrong status"),
             server("mysql_reader", "db1", "DOWN", "Layer7 wrong status"),
             server("mysql_reader", "db2"),
+            server("mysql_last", "db1"),
+            server("mysql_last", "db2"),
         ]
     for name in GROUPS["app"]:
         found[name]["status"]["releases"] = {"shop": {"current": "abc123", "since": "", "beside": ""}}

@@ -27,10 +27,12 @@ WRITE_TIMEOUT = 10
 # How long a write is tried before the client is told, and how long a silent reader is not asked again.
 KEEP_TRYING = 6
 LEAVE_ALONE = 5
-# How many threads of a process may wait for the writer at once, and for how long another one waits for its turn: while
-# the primary is gone, the others go on answering reads. Longer than a primary waits for a replica that is gone (2 s).
+# How many threads of a process may wait for the writer at once: while the primary is gone, the others go on answering
+# reads. Another one waits for its turn until they have been away for longer than a primary waits for a replica that is
+# gone (2 s): then there is no primary, and it would only be one more thread that answers no reads.
 WRITERS = 2
 WAIT_FOR_TURN = 2.5
+WAIT_WITHOUT_PRIMARY = 0.2
 # How old the answer to "who is the primary" may be, and how long it may take.
 PRIMARY_KNOWN_FOR = 1
 PRIMARY_TIMEOUT = 1
@@ -104,6 +106,39 @@ class Endpoint:
             connection._force_close()
 
 
+class Turns:
+    """Who may use the writer: WRITERS threads at once; others wait for a while."""
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._since: list[float] = []
+        self._away = False
+
+    def take(self) -> float:
+        """Wait for a turn; what it returns gives it back.
+
+        :raises Away: no other thread gave its turn back in time.
+        """
+        began = time.monotonic()
+        with self._free:
+            while len(self._since) >= WRITERS:
+                patience = began if self._away else min(min(self._since), began) + WAIT_FOR_TURN
+                left = max(patience, began + WAIT_WITHOUT_PRIMARY) - time.monotonic()
+                if left <= 0:
+                    raise Away("no server takes a write: others wait for one already")
+                self._free.wait(left)
+            now = time.monotonic()
+            self._since.append(now)
+        return now
+
+    def give(self, turn: float, away: bool) -> None:
+        """The turn is over; whether there was no primary."""
+        with self._free:
+            self._since.remove(turn)
+            self._away = away
+            self._free.notify()
+
+
 class Book:
     """The entries."""
 
@@ -112,7 +147,7 @@ class Book:
         self.writer = Endpoint(writer, WRITE_TIMEOUT)
         self.reader = Endpoint(os.environ.get("DATABASE_READER") or writer, READ_TIMEOUT)
         self._reader_away_until = 0.0
-        self._turns = threading.BoundedSemaphore(WRITERS)
+        self._turns = Turns()
         # Apart from the writer, whose timeout is that of a commit: who only looks is not kept for so long.
         self._asker = Endpoint(writer, PRIMARY_TIMEOUT)
         self._asking = threading.Lock()
@@ -173,12 +208,13 @@ class Book:
             assert row is not None
             return int(row["id"])
 
-        if not self._turns.acquire(timeout=WAIT_FOR_TURN):
-            raise Away("no server takes a write: others wait for one already")
+        turn, away = self._turns.take(), True
         try:
-            return self._write(write)
+            done = self._write(write)
+            away = False
+            return done
         finally:
-            self._turns.release()
+            self._turns.give(turn, away)
 
     def _write(self, write: Callable[[DictCursor], int]) -> tuple[int, str]:
         """Try until a primary takes it.
