@@ -31,6 +31,7 @@ DATA, KNOWN = ".zst.age", ".json"
 # The method of a full backup of MariaDB.
 MARIADB_BACKUP = "mariadb-backup"
 _CHUNK = 1 << 20  # bytes
+_SECONDS = len("2026-11-28T03:00:00")
 
 
 class BackupError(Exception):
@@ -211,16 +212,18 @@ def mariadb_transactions(text: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield f"{found.group(2)}:{found.group(3)}", moment.isoformat(timespec="microseconds")
 
 
-def up_to(found: Iterable[tuple[str, str]], moment: Moment, in_order: bool = False) -> str:
+def up_to(found: Iterable[tuple[str, str]], moment: Moment, whole_seconds: bool = False) -> str:
     """The transactions of an ordered list that a restore to a moment executes.
 
+    :param whole_seconds: the list has only the second of each: what is of the moment's own second may be later than
+        it, and it ends there.
     :raises BackupError: the moment is a transaction that the archive does not have.
     """
     taken: list[str] = []
     for gtid, time in found:
         if moment.gtid == gtid:
             break
-        if in_order and moment.time and time >= moment.time:
+        if whole_seconds and moment.time and time[:_SECONDS] >= moment.time[:_SECONDS]:
             break
         if not moment.time or time < moment.time:
             taken.append(gtid)
