@@ -47,6 +47,7 @@ class Part:
     ``before``: of a binary log the transactions that were executed before its first.
     ``until``: of a full backup the transactions that it holds at most.
     ``server``: settings without which a server cannot use the data.
+    ``history``: what was written since a site began anew belongs together; see of_history().
     """
 
     name: str
@@ -61,6 +62,7 @@ class Part:
     size: int = 0
     sha256: str = ""
     server: dict[str, str] = field(default_factory=dict)
+    history: str = ""
 
     def to_json(self) -> str:
         """As it is written into the archive."""
@@ -82,6 +84,15 @@ def full_backups(parts: Iterable[Part]) -> list[Part]:
     return sorted((p for p in parts if p.kind == "full"), key=lambda p: p.finished)
 
 
+def of_history(parts: Iterable[Part], history: str) -> list[Part]:
+    """The parts of one history.
+
+    A server of MariaDB that begins anew counts its transactions from 1 again, under the same id: by their GTIDs they
+    would be those that the archive has already.
+    """
+    return [part for part in parts if part.history == history]
+
+
 def archived(parts: Iterable[Part], full: Part) -> str:
     """The transactions that can be had from a full backup and all binary logs."""
     return union_gtids(full.gtids, *(p.gtids for p in parts if p.kind == "binlog"))
@@ -94,7 +105,8 @@ def reason_for_full(parts: Sequence[Part], executed: str, purged: str) -> str:
         return "the archive has no full backup yet"
     if other := subtract_gtids(fulls[-1].gtids, executed):
         return f"the newest full backup has transactions that this site has not: {other}"
-    if missing := subtract_gtids(purged, archived(parts, fulls[-1])):
+    have = archived(of_history(parts, fulls[-1].history), fulls[-1])
+    if missing := subtract_gtids(purged, have):
         return f"the archive lacks transactions whose binary logs are gone: {missing}"
     return ""
 
@@ -177,8 +189,9 @@ def chain(parts: Iterable[Part], full: Part, executed: str) -> list[Part]:
     :param executed: the transactions that the server which was restored from it has.
     """
     # One of another history (a site that was set up anew) does not know the full backup's transactions.
+    logs = [p for p in of_history(parts, full.history) if p.kind == "binlog"]
     left = sorted(
-        (p for p in parts if p.kind == "binlog" and not subtract_gtids(full.gtids, union_gtids(p.before, p.gtids))),
+        (p for p in logs if not subtract_gtids(full.gtids, union_gtids(p.before, p.gtids))),
         key=lambda p: p.finished,
     )
     found: list[Part] = []
