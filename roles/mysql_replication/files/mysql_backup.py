@@ -155,7 +155,8 @@ class Backup:
         before = mysql_server.executed_before(self.session, log)
         if before is None:
             raise mysql_backup.BackupError(f"{log} does not begin with the GTIDs before it")
-        return before
+        # MySQL's log names those of the logs before it only, not what came with a copy of another node's data.
+        return mysql_backup.union_gtids(before, mysql_server.read_purged(self.session))
 
     def binlogs(self) -> None:
         """What is new in the binary logs."""
