@@ -31,6 +31,7 @@ DATA, KNOWN = ".zst.age", ".json"
 # The method of a full backup of MariaDB.
 MARIADB_BACKUP = "mariadb-backup"
 _CHUNK = 1 << 20  # bytes
+_SECONDS = len("2026-11-28T03:00:00")
 
 
 class BackupError(Exception):
@@ -46,6 +47,7 @@ class Part:
     ``before``: of a binary log the transactions that were executed before its first.
     ``until``: of a full backup the transactions that it holds at most.
     ``server``: settings without which a server cannot use the data.
+    ``history``: what was written since a site began anew belongs together; see of_history().
     """
 
     name: str
@@ -60,6 +62,7 @@ class Part:
     size: int = 0
     sha256: str = ""
     server: dict[str, str] = field(default_factory=dict)
+    history: str = ""
 
     def to_json(self) -> str:
         """As it is written into the archive."""
@@ -81,6 +84,15 @@ def full_backups(parts: Iterable[Part]) -> list[Part]:
     return sorted((p for p in parts if p.kind == "full"), key=lambda p: p.finished)
 
 
+def of_history(parts: Iterable[Part], history: str) -> list[Part]:
+    """The parts of one history.
+
+    A server of MariaDB that begins anew counts its transactions from 1 again, under the same id: by their GTIDs they
+    would be those that the archive has already.
+    """
+    return [part for part in parts if part.history == history]
+
+
 def archived(parts: Iterable[Part], full: Part) -> str:
     """The transactions that can be had from a full backup and all binary logs."""
     return union_gtids(full.gtids, *(p.gtids for p in parts if p.kind == "binlog"))
@@ -93,7 +105,8 @@ def reason_for_full(parts: Sequence[Part], executed: str, purged: str) -> str:
         return "the archive has no full backup yet"
     if other := subtract_gtids(fulls[-1].gtids, executed):
         return f"the newest full backup has transactions that this site has not: {other}"
-    if missing := subtract_gtids(purged, archived(parts, fulls[-1])):
+    have = archived(of_history(parts, fulls[-1].history), fulls[-1])
+    if missing := subtract_gtids(purged, have):
         return f"the archive lacks transactions whose binary logs are gone: {missing}"
     return ""
 
@@ -176,8 +189,9 @@ def chain(parts: Iterable[Part], full: Part, executed: str) -> list[Part]:
     :param executed: the transactions that the server which was restored from it has.
     """
     # One of another history (a site that was set up anew) does not know the full backup's transactions.
+    logs = [p for p in of_history(parts, full.history) if p.kind == "binlog"]
     left = sorted(
-        (p for p in parts if p.kind == "binlog" and not subtract_gtids(full.gtids, union_gtids(p.before, p.gtids))),
+        (p for p in logs if not subtract_gtids(full.gtids, union_gtids(p.before, p.gtids))),
         key=lambda p: p.finished,
     )
     found: list[Part] = []
@@ -211,16 +225,18 @@ def mariadb_transactions(text: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield f"{found.group(2)}:{found.group(3)}", moment.isoformat(timespec="microseconds")
 
 
-def up_to(found: Iterable[tuple[str, str]], moment: Moment, in_order: bool = False) -> str:
+def up_to(found: Iterable[tuple[str, str]], moment: Moment, whole_seconds: bool = False) -> str:
     """The transactions of an ordered list that a restore to a moment executes.
 
+    :param whole_seconds: the list has only the second of each: what is of the moment's own second may be later than
+        it, and it ends there.
     :raises BackupError: the moment is a transaction that the archive does not have.
     """
     taken: list[str] = []
     for gtid, time in found:
         if moment.gtid == gtid:
             break
-        if in_order and moment.time and time >= moment.time:
+        if whole_seconds and moment.time and time[:_SECONDS] >= moment.time[:_SECONDS]:
             break
         if not moment.time or time < moment.time:
             taken.append(gtid)

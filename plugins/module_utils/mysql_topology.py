@@ -157,6 +157,13 @@ class Node:
             return True
         return bool(other.server_uuid) and self.replica.source_uuid == other.server_uuid
 
+    def wrote(self, key: str) -> bool:
+        """Whether the transactions of a set under that key are this node's own."""
+        if self.server_uuid:
+            return key.split(":")[0] == self.server_uuid.lower()
+        # MariaDB: DOMAIN-SERVER.
+        return key.partition("-")[2] == str(self.server_id)
+
     def lacks(self, other: Node) -> str:
         """The transactions that ``other`` has executed or received and this node has not executed."""
         return subtract_gtids(_everything(other), self.gtid_executed)

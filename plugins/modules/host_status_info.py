@@ -38,10 +38,6 @@ options:
     description: Whether it is a database server, which is asked over its socket, as root.
     type: bool
     default: false
-  mysql_options:
-    description: The option file whose settings the running server should have.
-    type: path
-    default: /etc/mysql/mysql.conf.d/zz-webstack.cnf
   certificates:
     description: Files with a certificate each; those that are not there are left out.
     type: list
@@ -303,21 +299,21 @@ def options(text: str) -> dict[str, str]:
     return {variable(name, value): value for name, value in plain.items()}
 
 
-def database(path: str) -> dict[str, Any]:
-    """A database server's state, and the settings of its option file that only a restart gives it."""
+def database() -> dict[str, Any]:
+    """A database server's state, and the settings of the collection's option file that only a restart gives it."""
     if mysql_server.PYMYSQL_ERROR:
         return {"error": str(mysql_server.PYMYSQL_ERROR)}
     wanted: dict[str, str] = {}
-    with contextlib.suppress(OSError), open(path, encoding="utf-8") as file:
-        wanted = options(file.read())
     try:
         with mysql_server.Session("this host", mysql_server.by_socket(), 3, read_timeout=10) as session:
-            state = mysql_server.read_state(session)
+            vendor, state = session.dialect.vendor, mysql_server.read_state(session)
             have = {r["Variable_name"].lower(): r["Value"] for r in session.run("SHOW GLOBAL VARIABLES")}
     except mysql_server.ServerError as error:
         return {"error": str(error)}
+    with contextlib.suppress(OSError), open(f"/etc/mysql/{vendor}.conf.d/zz-webstack.cnf", encoding="utf-8") as file:
+        wanted = options(file.read())
     differ = [n for n, v in wanted.items() if n in have and n not in _ROLE and normal(have[n]) != normal(v)]
-    return {"state": state, "settings": sorted(differ)}
+    return {"vendor": vendor, "state": state, "settings": sorted(differ)}
 
 
 def upgrades() -> list[dict[str, Any]]:
@@ -389,9 +385,10 @@ def status(p: dict[str, Any]) -> dict[str, Any]:
     if p["haproxy"]:
         found["servers"] = json.loads(output("/usr/local/sbin/haproxy-servers", "show", "--json") or "null")
     if p["mysql"]:
-        found["mysql"] = database(p["mysql_options"])
+        found["mysql"] = database()
         if found["mysql"].get("settings"):
-            found["restart"]["mysql.service"] = f"for {', '.join(found['mysql']['settings'])}"
+            unit = f"{found['mysql']['vendor']}.service"
+            found["restart"][unit] = f"for {', '.join(found['mysql']['settings'])}"
     if p["upgrades"]:
         found["upgrades"] = upgrades()
     return found
@@ -405,7 +402,6 @@ def main() -> None:
             "applications": {"type": "dict", "default": {}},
             "haproxy": {"type": "bool", "default": False},
             "mysql": {"type": "bool", "default": False},
-            "mysql_options": {"type": "path", "default": "/etc/mysql/mysql.conf.d/zz-webstack.cnf"},
             "certificates": {"type": "list", "elements": "path", "default": []},
             "backup": {"type": "path", "default": "/var/lib/webstack-backup/status.json"},
             "resolve": {"type": "str", "default": ""},

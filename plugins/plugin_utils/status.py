@@ -312,7 +312,7 @@ def _at_one_time(nodes: Iterable[mysql_topology.Node]) -> None:
         if node is primary or node.replica is None or not node.replica.running or not node.follows(primary):
             continue
         newer = mysql_topology.parse_gtids(primary.lacks(node))
-        own = {key: value for key, value in newer.items() if key.split(":")[0] == primary.server_uuid.lower()}
+        own = {key: value for key, value in newer.items() if primary.wrote(key)}
         if own:
             primary.gtid_executed = f"{primary.gtid_executed},{mysql_topology.format_gtids(own)}".strip(",")
 

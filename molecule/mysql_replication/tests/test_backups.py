@@ -14,7 +14,6 @@ from conftest import MARIADB, Tier, mysql_only
 from labtest import wait_for
 from ledger import Ledger
 
-pytestmark = mysql_only
 SCRATCH = "/var/lib/webstack-scratch/mysqld.sock"
 
 
@@ -175,6 +174,7 @@ def test_the_databases_come_back_when_all_nodes_are_lost(tier: Tier) -> None:
     tier.play("backup_verify")
 
 
+@mysql_only
 @pytest.mark.thorough
 def test_a_dump_restores_as_well(tier: Tier) -> None:
     tier.play("molecule/mysql_replication/converge.yml", mysql_replication_backup_method="dump")

@@ -72,11 +72,33 @@ def test_a_switchover_does_not_begin_while_a_replica_is_stopped(tier: Tier) -> N
         wait_for(tier.settled, 20)
 
 
+def test_a_switchover_does_not_begin_while_a_replica_lags(tier: Tier) -> None:
+    primary, late = tier.primary(), other(tier)
+    host = tier.lab.host(late)
+    # A reader keeps the applier from the table.
+    client = "mariadb" if MARIADB else "mysql"
+    host.check_output(f"systemd-run --unit=late {client} --execute 'LOCK TABLES shop.mark READ; SELECT SLEEP(90)'")
+    try:
+        time.sleep(1)
+        with tier.client(primary) as connection, connection.cursor() as cursor:
+            cursor.execute("INSERT INTO mark VALUES (REPLACE(UUID(), '-', ''))")
+        # More than mysql_replication_switchover_max_lag.
+        wait_for(lambda: (tier.status(late)["lag"] or 0) > 10, 30)
+        said = tier.play("switchover", check=False)
+        assert "exit code 0" not in said and re.search(rf"{late} is \d+ s behind", said), said[-3000:]
+        wait_for(lambda: tier.serving() == [primary], 10)
+    finally:
+        host.run("systemctl stop late.service")
+    wait_for(tier.settled, 30)
+
+
 def test_a_switchover_that_cannot_stop_the_writes_is_undone(tier: Tier) -> None:
     primary = tier.primary()
     host = tier.lab.host(primary)
-    client = "mariadb" if MARIADB else "mysql"
-    host.check_output(f"systemd-run --unit=slow {client} --execute 'SELECT COUNT(*), SLEEP(25) FROM shop.mark LIMIT 1'")
+    # A write, since MariaDB does not wait for reads.
+    slow = "--database=shop --execute 'INSERT INTO mark SELECT LEFT(UUID(), 32 - SLEEP(25))'"
+    host.check_output(f"systemd-run --unit=slow {'mariadb' if MARIADB else 'mysql'} {slow}")
+    time.sleep(1)
     try:
         said = tier.play("switchover", check=False)
         assert "exit code 0" not in said and "everything was undone" in said, said[-3000:]
@@ -181,6 +203,37 @@ def test_failover_loses_nothing_and_the_old_primary_stays_fenced(tier: Tier) -> 
     print(f"\nfrom the command to a served primary {took:.1f} s; {len(ledger.acknowledged)} acknowledged writes")
     # The issue's bound is for a machine of its own.
     assert took <= 15
+
+
+def test_a_failover_without_any_server_says_so(tier: Tier) -> None:
+    primary = tier.primary()
+    for node in tier.nodes:
+        tier.lab.kill(node)
+    said = tier.play("failover", check=False, mysql_replication_primary_is_dead=True)
+    assert "exit code 0" not in said and "none can take over" in said, said[-3000:]
+    for node in tier.nodes:
+        tier.lab.start(node)
+    wait_for(tier.settled, 60)
+    assert tier.primary() == primary
+
+
+def test_all_nodes_restart_one_after_the_other_under_load(tier: Tier) -> None:
+    old = tier.primary()
+    since = {node: started(tier, node) for node in tier.nodes}
+    with Ledger(tier) as ledger:
+        said = tier.play("rolling_update", update_packages="none", update_restart="always")
+        assert stood_still(said) <= (3 if MARIADB else 1.5)
+    wait_for(tier.settled, 30)
+    ledger.check()
+    assert tier.primary() != old
+    assert all(started(tier, node) > since[node] for node in tier.nodes)
+
+
+def started(tier: Tier, node: str) -> int:
+    """When a node's server began, in microseconds since its boot."""
+    unit = "mariadb.service" if MARIADB else "mysql.service"
+    shown = tier.lab.host(node).check_output(f"systemctl show --property=ActiveEnterTimestampMonotonic --value {unit}")
+    return int(shown)
 
 
 def test_an_emptied_node_joins_by_a_copy_when_the_binary_logs_are_purged(tier: Tier) -> None:

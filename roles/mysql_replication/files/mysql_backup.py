@@ -82,6 +82,18 @@ class Backup:
         """A client of the server as a command."""
         return [program, f"--socket={self.settings['unix_socket']}", f"--user={self.settings['user']}"]
 
+    def history(self) -> str:
+        """The history that this site goes on with: that of the newest full backup, or a new one (see of_history())."""
+        fulls = mysql_backup.full_backups(self.parts)
+        deadline = time.monotonic() + MAX_LAG
+        while fulls and subtract_gtids(fulls[-1].gtids, mysql_server.read_executed(self.session)):
+            replica = mysql_server.read_replica(self.session)
+            # One that is behind will have it; a site that began anew never will.
+            if replica is None or replica["lag"] == 0 or time.monotonic() > deadline:
+                return self.name("history")
+            time.sleep(1)
+        return fulls[-1].history if fulls else ""
+
     def seen(self, part: mysql_backup.Part) -> mysql_backup.Part:
         """A full backup whose data was read until now."""
         return replace(part, until=mysql_server.read_executed(self.session), finished=mysql_backup.now())
@@ -103,6 +115,7 @@ class Backup:
             gtids=mysql_server.read_executed(self.session),
             method=mysql_backup.MARIADB_BACKUP if mariadb else self.settings["method"],
             server={name: self.one(f"@@GLOBAL.{name}") for name in server},
+            history=self.history(),
         )
         if part.method == "clone":
             self.session.run("CLONE LOCAL DATA DIRECTORY = %s", (str(self.copy),))
@@ -142,7 +155,8 @@ class Backup:
         before = mysql_server.executed_before(self.session, log)
         if before is None:
             raise mysql_backup.BackupError(f"{log} does not begin with the GTIDs before it")
-        return before
+        # MySQL's log names those of the logs before it only, not what came with a copy of another node's data.
+        return mysql_backup.union_gtids(before, mysql_server.read_purged(self.session))
 
     def binlogs(self) -> None:
         """What is new in the binary logs."""
@@ -160,7 +174,9 @@ class Backup:
             self.session.run("FLUSH BINARY LOGS")
             logs = [str(row["Log_name"]) for row in self.session.run("SHOW BINARY LOGS")]
         closed = mysql_backup.now()
-        have = mysql_backup.archived(self.parts, mysql_backup.full_backups(self.parts)[0])
+        history = mysql_backup.full_backups(self.parts)[-1].history
+        parts = mysql_backup.of_history(self.parts, history)
+        have = mysql_backup.archived(parts, mysql_backup.full_backups(parts)[0])
         missing: list[tuple[str, str, str]] = []
         executed = after = self.previous(logs[-1])
         for log in reversed(logs[:-1]):
@@ -172,10 +188,10 @@ class Backup:
                 break
             after = before
         for log, before, gtids in reversed(missing):
-            self.put(log, before, gtids, closed)
+            self.put(log, before, gtids, closed, history)
         mysql_backup.note(self.state / "status.json", binlogs={"finished": closed, "executed": executed})
 
-    def put(self, log: str, before: str, gtids: str, closed: str) -> None:
+    def put(self, log: str, before: str, gtids: str, closed: str, history: str) -> None:
         """One binary log into the archive."""
         with tempfile.TemporaryDirectory(dir=self.state) as folder:
             program = "mariadb-binlog" if self.session.dialect is mysql_dialect.MARIADB else "mysqlbinlog"
@@ -189,6 +205,7 @@ class Backup:
                 finished=closed,
                 gtids=gtids,
                 before=before,
+                history=history,
             )
             part = self.archive.put(part, self.settings["recipients"], ["cat", f"{folder}/{log}"])
             self.archive.tell(part)

@@ -58,6 +58,18 @@ def test_the_logs_of_a_site_that_was_set_up_anew_are_not_mixed_in() -> None:
     assert chain([part("binlog", 2, f"{B}:1-5")], FULL, FULL.gtids) == []
 
 
+def test_a_site_that_counts_from_one_again_has_a_history_of_its_own() -> None:
+    full = part("full", 5, "0-11:1-3", history="anew")
+    logs = [part("binlog", 6, "0-11:4-9", "0-11:1-3", history="anew")]
+    before = [part("full", 1, "0-11:1-10"), part("binlog", 2, "0-11:11-20", "0-11:1-10")]
+    parts = [*before, full, *logs]
+    assert names(chain(parts, full, full.gtids)) == ["binlog-6"]
+    assert names(chain(parts, before[0], before[0].gtids)) == ["binlog-2"]
+    # What the other history has under these numbers does not count.
+    said = reason_for_full(parts, "0-11:1-20", "0-11:1-15")
+    assert "lacks transactions whose binary logs are gone: 0-11:10-15" in said
+
+
 def test_binary_logs_alone_go_on_where_the_archive_ends() -> None:
     assert "no full backup yet" in reason_for_full([], f"{A}:1-50", "")
     assert reason_for_full([FULL, *LOGS], f"{A}:1-50", f"{A}:1-40") == ""
