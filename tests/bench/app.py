@@ -18,7 +18,7 @@ from pathlib import Path
 
 from _shared import ROOT, Site, Table, arguments, pairs
 
-# What a site of some size depends on: sixty packages and more with what these need.
+# What a site of some size depends on, with all that these need.
 USUAL = "celery\ncryptography\ndjango\ndjangorestframework\nnumpy\npandas\npillow\nrequests\nsentry-sdk\nsqlalchemy\n"
 VIP = "https://198.18.9.101"
 DIRECT = ("http://198.18.9.31:8000", "http://198.18.9.32:8000")
