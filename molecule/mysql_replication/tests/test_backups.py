@@ -155,6 +155,19 @@ def test_what_cannot_be_restored_is_said_before_anything_changes(tier: Tier, wor
     assert said in tier.play("restore", "--check", check=False, **words)
 
 
+def test_that_no_node_can_take_a_backup_is_a_failure(tier: Tier) -> None:
+    for node in tier.nodes:
+        tier.lab.host(node).check_output("systemctl stop mysql-health.socket")
+    try:
+        for playbook in ("backup", "backup_verify"):
+            said = tier.play(playbook, check=False)
+            assert "exit code 0" not in said and "no node can take a backup" in said
+    finally:
+        for node in tier.nodes:
+            tier.lab.host(node).check_output("systemctl start mysql-health.socket")
+    wait_for(lambda: taker(tier) in tier.nodes, 10)
+
+
 @pytest.mark.thorough
 def test_the_databases_come_back_when_all_nodes_are_lost(tier: Tier) -> None:
     with Ledger(tier, writers=2) as ledger:

@@ -100,6 +100,25 @@ def test_a_stopped_replica_is_not_read_from(tier: Tier) -> None:
     wait_for(lambda: tier.health(node, "/replica?max_lag=10")[0] == 200, 10)
 
 
+def test_a_replica_whose_source_is_silent_is_read_from_while_its_data_is_recent_enough(tier: Tier) -> None:
+    primary = tier.primary()
+    node = sorted(set(ADDRESSES) - {primary})[0]
+    rule = f"add rule inet cut out ip daddr {ADDRESSES[primary]} tcp dport 3306 reject with tcp reset"
+    tier.lab.host(node).check_output(
+        "nft %s", f"add table inet cut; add chain inet cut out {{ type filter hook output priority 0; }}; {rule}"
+    )
+    try:
+        assert tier.health(node, "/replica?max_lag=10")[0] == 200
+        tier.sql(node, "STOP REPLICA IO_THREAD; START REPLICA IO_THREAD")
+        wait_for(lambda: tier.health(node, "/replica?max_lag=0")[0] == 503, 5)
+        assert tier.health(node, "/replica?max_lag=10") == (200, "ok")
+        wait_for(lambda: tier.health(node, "/replica?max_lag=5")[0] == 503, 10)
+        assert tier.health(node, "/replica?max_lag=60") == (200, "ok")
+    finally:
+        tier.lab.host(node).run("nft delete table inet cut")
+    wait_for(lambda: tier.health(node, "/replica?max_lag=5")[0] == 200, 10)
+
+
 def test_no_secret_is_readable_by_others_or_on_a_command_line(tier: Tier) -> None:
     for node in ADDRESSES:
         host = tier.lab.host(node)

@@ -231,6 +231,15 @@ def test_they_are_on_redirects_too() -> None:
     assert set(SECURITY) <= set(curl("https://lab.test/").headers)
 
 
+def test_an_image_comes_without_what_only_documents_heed() -> None:
+    image = curl(f"{SITE}/static/dot.gif", "--head")
+    assert (image.status, image.headers["content-type"]) == (200, "image/gif")
+    assert image.headers["x-content-type-options"] == "nosniff"
+    assert not {"x-frame-options", "referrer-policy", "permissions-policy"} & set(image.headers)
+    # SVG can be a document, with scripts.
+    assert set(SECURITY) <= set(curl(f"{SITE}/static/logo.svg").headers)
+
+
 def test_the_application_s_own_header_wins() -> None:
     answer = curl(f"{SITE}/framed")
     assert answer.headers["x-frame-options"] == "DENY"

@@ -6,7 +6,8 @@
 
 ``mysql_agent.py health``: answers HAProxy over HTTP, on the socket that systemd passes. Unprivileged.
     /primary            200 when this node is writable and no other node is known to be
-    /replica?max_lag=N  200 when this node is a replica that is at most N seconds behind (default 10)
+    /replica?max_lag=N  200 when this node is a replica that is at most N seconds behind (default 10); also until N seconds
+                        after its source fell silent
     /status             200 and what is known, as JSON
     Everything else is 503 (404 for other paths) with the reason in one line.
 ``mysql_agent.py resume``: runs once after each start of the server, as root. A primary that only restarted takes its
@@ -91,6 +92,8 @@ class Health:
             if node["name"] != self.me
         }
         self.writable: dict[str, bool | None] = {}
+        # When the source was last heard, on the monotonic clock, and how many seconds this replica was behind it then.
+        self._heard: tuple[float, int] | None = None
         for name in self.peers:
             threading.Thread(target=self._watch, args=(name,), daemon=True).start()
 
@@ -124,10 +127,19 @@ class Health:
         row = self.local.do(mysql_server.read_replica)
         if row is None:
             return f"{self.me} is no replica"
+        lag = row["lag"]
+        if row["io_running"] == "Connecting" and row["sql_running"] == "Yes" and self._heard:
+            # The source is silent. Until more than max_lag has gone by, what this node has is not older than that:
+            # meanwhile HAProxy finds out whether the source is gone, or only the way to it.
+            since, behind = self._heard
+            lag = behind + int(time.monotonic() - since) + 1
+            if lag <= max_lag:
+                return ""
         if row["io_running"] != "Yes" or row["sql_running"] != "Yes":
             reason = row["sql_error"] or row["io_error"]
             return f"replication does not run on {self.me}" + (f": {reason}" if reason else "")
-        lag = row["lag"]
+        if lag is not None:
+            self._heard = time.monotonic(), lag
         if lag is None or lag > max_lag:
             return f"{self.me} is {'an unknown time' if lag is None else f'{lag} s'} behind, the limit is {max_lag} s"
         return ""
