@@ -26,6 +26,7 @@ PYTHON_SOURCES = [
     "lab",
     "molecule",
     "plugins",
+    "roles/gunicorn_app/files/gunicorn-metrics",
     "roles/haproxy_keepalived/files/haproxy-servers",
     "roles/haproxy_keepalived/files/haproxy-certificates",
     "roles/host_firewall/files/webstack-firewall",

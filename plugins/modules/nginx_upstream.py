@@ -16,6 +16,7 @@ description:
     the whole; reloads it; and waits until no process with the former configuration takes requests any more.
   - With O(state=drained) it then waits until nginx has no connection to the server, thus until the last request that
     was on its way is answered.
+  - Called again, it waits again, and reloads where an earlier call could not.
   - Where nginx does not run, the file alone is changed.
 options:
   server:
@@ -76,7 +77,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -114,6 +115,19 @@ def takes_requests(pid: int) -> bool:
     except OSError:
         return False
     return command != "" and LEAVING not in command
+
+
+def begun(pid: int) -> float:
+    """When a process began, in seconds of the system's clock.
+
+    The fields of stat are those of proc_pid_stat(5): the command may hold blanks, and the 22nd is in clock ticks since
+    the machine was started.
+
+    :raises OSError: there is no such process.
+    """
+    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - age
 
 
 @contextmanager
@@ -160,6 +174,23 @@ class Upstream:
         finally:
             if os.path.exists(staged):
                 os.unlink(staged)
+        self.reload()
+
+    def behind(self) -> bool:
+        """Whether a worker has an older configuration than the file: an earlier call wrote it and could not reload."""
+        written = os.stat(self.path).st_mtime
+        for pid in workers():
+            with suppress(OSError):
+                # A process's age is known to a tick of the clock, 0.01 s.
+                if takes_requests(pid) and begun(pid) < written - 0.05:
+                    return True
+        return False
+
+    def reload(self) -> None:
+        """Let nginx read its configuration; returns when nobody with the former one takes requests.
+
+        :raises UpstreamError: it cannot be reloaded.
+        """
         old = workers()
         if not old:
             return
@@ -207,17 +238,21 @@ def main() -> None:
         with alone(os.path.dirname(path)):
             old = Path(path).read_text()
             new = marked(old, module.params["server"], drained)
-            if new != old and not module.check_mode:
-                upstream.change(new)
+            behind = new == old and upstream.behind()
+            if not module.check_mode:
+                if new != old:
+                    upstream.change(new)
+                elif behind:
+                    upstream.reload()
         began = time.monotonic()
-        if new != old and drained and not module.check_mode:
+        if drained and not module.check_mode:
             upstream.last_requests(module.params["address"], module.params["timeout"])
     except UpstreamError as error:
         module.fail_json(msg=f"nginx_upstream: {error}.")
     except OSError as error:
         module.fail_json(msg=f"nginx_upstream: {error.filename}: {error.strerror}. Run the role nginx_web there first.")
     module.exit_json(
-        changed=new != old,
+        changed=new != old or behind,
         waited=round(time.monotonic() - began, 3),
         diff={"before_header": path, "after_header": path, "before": old, "after": new},
     )

@@ -116,17 +116,16 @@ def main() -> int:
         table = Table(repeat, f"{seconds} s each")
         values = pairs(repeat, lambda: semi_sync(True, seconds), lambda: semi_sync(False, seconds))
         table.row("semi-synchronous / asynchronous", "1/s", values, ">= 0.6")
-        # As alone as the vendor's server is.
-        semi_sync(False, 1)
-        sql("db2", "STOP REPLICA")
-        values = pairs(repeat, lambda: rate("db1", seconds), lambda: rate("vendor1", seconds))
-        table.row("the role's settings / the vendor's, the same durability", "1/s", values, ">= 1.0")
-        sql("db2", "START REPLICA")
         most = semi_sync(True, seconds)
         behind = lag(3 * seconds, int(0.8 * most))
         table.row(
             f"seconds that the replica is behind at {0.8 * most:.0f} 1/s / 1 s", "s", (behind, 1, behind), "<= 1.0"
         )
+        # As alone as the vendor's server is.
+        semi_sync(False, 1)
+        sql("db2", "STOP REPLICA")
+        values = pairs(repeat, lambda: rate("db1", seconds), lambda: rate("vendor1", seconds))
+        table.row("the role's settings / the vendor's, the same durability", "1/s", values, ">= 1.0")
     finally:
         if not asked.keep:
             site.down()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import subprocess
 import sys
@@ -98,3 +99,31 @@ def test_metrics_go_to_a_statsd_server() -> None:
             return b"probe.gunicorn.request" in server.recv(4096)
 
         assert wait_for(counted, 20)
+
+
+@pytest.mark.thorough
+def test_metrics_are_there_for_prometheus() -> None:
+    where, converge = "http://198.18.3.31:9102/metrics", str(SCENARIO / "converge.yml")
+    wrong = play(converge, "--limit", "app", gunicorn_app_prometheus_port=9102, gunicorn_app_statsd="198.18.3.1:9125")
+    assert wrong.returncode != 0 and "gunicorn sends its metrics to one place" in " ".join(wrong.stdout.split())
+    with load() as clients:
+        done = play(converge, "--limit", "app", gunicorn_app_prometheus_port=9102)
+        assert done.returncode == 0, recap(done)
+
+        def counted() -> str:
+            requests.get("http://198.18.3.31:8001/parts", timeout=5)
+            text = requests.get(where, timeout=5).text
+            return text if 'gunicorn_responses_total{application="probe",status="200"}' in text else ""
+
+        text = wait_for(counted, 20)
+        assert re.search(r'^gunicorn_request_duration_seconds_count\{application="probe"\} [1-9]', text, re.MULTILINE)
+        assert re.search(r'^gunicorn_workers\{application="probe"\} [1-9]', text, re.MULTILINE)
+        again = play(converge, "--limit", "app", gunicorn_app_prometheus_port=9102)
+        assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, recap(again)
+        done = play(converge, "--limit", "app")
+        assert done.returncode == 0, recap(done)
+    assert not clients.failures, clients.summary()
+    with pytest.raises(requests.ConnectionError):
+        requests.get(where, timeout=5)
+    again = play(converge, "--limit", "app")
+    assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, recap(again)

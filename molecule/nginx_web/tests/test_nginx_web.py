@@ -600,6 +600,17 @@ def test_an_application_server_is_drained_without_a_failed_request() -> None:
     assert "changed=0" in played("--limit", "web1"), "drained and undrained is what it was"
 
 
+def test_a_drain_that_was_written_and_not_loaded_is_made_good_by_the_next() -> None:
+    for web in WEB:
+        lab.host(web).check_output("sed -i 's/; # app1$/ down; # app1/' /etc/nginx/nginx.conf")
+    assert "app1" in {curl(f"{SITE}/page").json["server"] for _ in range(6)}
+    played("-e", "entry=drain_upstream", "--limit", "app1", playbook="entry.yml")
+    assert {curl(f"{SITE}/page").json["server"] for _ in range(6)} == {"app2"}
+    assert "changed=0" in played("-e", "entry=drain_upstream", "--limit", "app1", playbook="entry.yml")
+    played("-e", "entry=undrain_upstream", "--limit", "app1", playbook="entry.yml")
+    wait_for(everybody_answers, 10)
+
+
 @pytest.mark.thorough
 def test_maintenance() -> None:
     played("--limit", "web1", "-e", "nginx_web_maintenance=true")

@@ -14,7 +14,7 @@ import pathlib
 import re
 import sys
 
-{% if gunicorn_app_statsd %}
+{% if __gunicorn_app_statsd %}
 from gunicorn.instrument.statsd import Statsd
 {% else %}
 from gunicorn.glogging import Logger
@@ -58,8 +58,8 @@ worker_tmp_dir = "/dev/shm"
 forwarded_allow_ips = {{ ('*' if __gunicorn_app.socket else (proxies | join(',') or '127.0.0.1')) | to_json }}
 errorlog = "-"
 control_socket_disable = True
-{% if gunicorn_app_statsd %}
-statsd_host = {{ gunicorn_app_statsd | to_json }}
+{% if __gunicorn_app_statsd %}
+statsd_host = {{ __gunicorn_app_statsd | to_json }}
 statsd_prefix = {{ __gunicorn_app.name | to_json }}
 {% endif %}
 
@@ -67,7 +67,7 @@ statsd_prefix = {{ __gunicorn_app.name | to_json }}
 accesslog = None
 
 
-class _AccessLog({{ 'Statsd' if gunicorn_app_statsd else 'Logger' }}):
+class _AccessLog({{ 'Statsd' if __gunicorn_app_statsd else 'Logger' }}):
     def access(self, resp, req, environ, request_time):
         super().access(resp, req, environ, request_time)
         status, path = int(str(resp.status).split()[0]), environ.get("PATH_INFO", "")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ansible_collections.scaleup.webstack.plugins.modules.nginx_upstream import marked
+import subprocess
+import time
+
+from ansible_collections.scaleup.webstack.plugins.modules.nginx_upstream import begun, marked
 
 CONFIGURATION = """
 upstream site {
@@ -33,3 +36,13 @@ def test_there_and_back_is_what_it_was() -> None:
 
 def test_a_name_is_no_pattern() -> None:
     assert marked(CONFIGURATION, "app.", True) == CONFIGURATION
+
+
+def test_when_a_process_began() -> None:
+    before = time.time()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            time.sleep(0.3)
+            assert before - 0.05 <= begun(process.pid) <= before + 0.25
+        finally:
+            process.kill()
