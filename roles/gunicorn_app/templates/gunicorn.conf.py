@@ -91,6 +91,11 @@ class _AccessLog({{ 'Statsd' if __gunicorn_app_statsd else 'Logger' }}):
 
 
 logger_class = _AccessLog
+
+
+def on_reload(server):
+    """gunicorn keeps the logger that it began with, and with it where the metrics went then."""
+    server.log = server.cfg.logger_class(server.cfg)
 {% if __gunicorn_app.worker_memory_limit_mb %}
 
 

@@ -74,6 +74,9 @@ class FakeConnection:
     def __init__(self, server: Server) -> None:
         self.server = server
 
+    def connect(self, sock: object) -> None:
+        pass
+
     def cursor(self) -> Cursor:
         return Cursor(self.server)
 
@@ -93,6 +96,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Server]:
         return FakeConnection(server)
 
     monkeypatch.setattr(pymysql, "connect", connect)
+    monkeypatch.setattr(database.Endpoint, "_open", lambda self: None)
     monkeypatch.setattr(database.time, "sleep", lambda seconds: None)
     for name in ("NAME", "USER", "PASSWORD"):
         monkeypatch.setenv(f"DATABASE_{name}", "x")

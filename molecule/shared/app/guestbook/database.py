@@ -8,9 +8,11 @@ DATABASE_TLS_CA                    path of the authority that signs the servers'
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pymysql
@@ -24,6 +26,14 @@ T = TypeVar("T")
 CONNECT_TIMEOUT = 2
 READ_TIMEOUT = 5
 WRITE_TIMEOUT = 10
+# A connection that says nothing for a second is asked every second, and given up after three.
+OPTIONS = {
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY): 1,
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE): 1,
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL): 1,
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT): 3,
+}
 # How long a write is tried before the client is told, and how long a silent reader is not asked again.
 KEEP_TRYING = 6
 LEAVE_ALONE = 5
@@ -46,13 +56,16 @@ class Away(Exception):
 
 
 class Endpoint:
-    """One address of the database: a connection for each thread, made again when it has gone stale."""
+    """One address of the database: a connection for each thread, made again when it has gone stale.
 
-    def __init__(self, address: str, timeout: int) -> None:
+    :param shared: one connection for all threads, which take turns.
+    """
+
+    def __init__(self, address: str, timeout: int, shared: bool = False) -> None:
         self.host, _, port = address.rpartition(":")
         self.port, self.timeout = int(port), timeout
         self.name = ""
-        self._local = threading.local()
+        self._local: Any = SimpleNamespace() if shared else threading.local()
 
     def connect(self) -> Connection:
         ca = os.environ.get("DATABASE_TLS_CA")
@@ -71,14 +84,32 @@ class Endpoint:
             # Every statement is a transaction: what is answered is committed, what is read is not an old snapshot.
             autocommit=True,
             cursorclass=DictCursor,
+            defer_connect=True,
             **tls,
         )
+        connection.connect(self._open())
         with connection.cursor() as cursor:
             cursor.execute("SELECT @@hostname AS name")
             row = cursor.fetchone()
             assert row is not None
             self._local.name = self.name = row["name"]
         return connection
+
+    def _open(self) -> socket.socket:
+        """A connection on which the silence of the other end is noticed.
+
+        The virtual IP may move while a greeting or an answer is waited for, and a balancer that hangs says no word of
+        that. Asked for a sign of life, the one that has the address now resets the connection (RFC 9293, 3.5.2).
+
+        :raises pymysql.err.OperationalError: there is no connection.
+        """
+        try:
+            opened = socket.create_connection((self.host, self.port), CONNECT_TIMEOUT)
+        except OSError as error:
+            raise pymysql.err.OperationalError(2003, f"{self.host}:{self.port}: {error}") from error
+        for option, value in OPTIONS.items():
+            opened.setsockopt(*option, value)
+        return opened
 
     def run(self, work: Callable[[DictCursor], T]) -> tuple[T, str]:
         """What `work` returns, and the server's name. A kept connection that turns out to be dead is replaced once.
@@ -149,7 +180,7 @@ class Book:
         self._reader_away_until = 0.0
         self._turns = Turns()
         # Apart from the writer, whose timeout is that of a commit: who only looks is not kept for so long.
-        self._asker = Endpoint(writer, PRIMARY_TIMEOUT)
+        self._asker = Endpoint(writer, PRIMARY_TIMEOUT, shared=True)
         self._asking = threading.Lock()
         self._primary, self._primary_until = "", 0.0
 
