@@ -6,8 +6,8 @@
 
 ``mysql_agent.py health``: answers HAProxy over HTTP, on the socket that systemd passes. Unprivileged.
     /primary            200 when this node is writable and no other node is known to be
-    /replica?max_lag=N  200 when this node is a replica that is at most N seconds behind (default 10), or was when it
-                        last heard of its source, not longer ago than that
+    /replica?max_lag=N  200 when this node is a replica that is at most N seconds behind (default 10), also for so
+                        long after its source fell silent
     /status             200 and what is known, as JSON
     Everything else is 503 (404 for other paths) with the reason in one line.
 ``mysql_agent.py resume``: runs once after each start of the server, as root. A primary that only restarted takes its
