@@ -295,7 +295,13 @@ def _database(
         )
     primary = next((n for n in nodes if n.name == verdict.primary and n.writable), None)
     if primary is not None and semi_sync and not primary.semi_sync and len(nodes) > 1:
-        report.problem(primary.name, "it commits without waiting for a replica (semi-sync is off)")
+        ailing = {problem["host"] for problem in report.problems}
+        others = [node.name for node in nodes if node is not primary]
+        # The cause is what is to be mended, where it is known.
+        if ailing.issuperset(others):
+            report.problem(others[0], f"{primary.name} commits without waiting for a replica (semi-sync is off)")
+        else:
+            report.problem(primary.name, "it commits without waiting for a replica (semi-sync is off)")
     return {"primary": verdict.primary, "working_replicas": replicas, "nodes": table}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "molecule" / "shared"), str(ROOT / "molecule" / "default" / "tests")]
 from labtest import wait_for  # noqa: E402 - the path comes first
-from visiting import HOSTS, INVENTORY, lab, play, played  # noqa: E402
+from visiting import HOSTS, INVENTORY, every_certificate, lab, play, played  # noqa: E402
 
 SERVICES = {"lb": "haproxy", "web": "nginx", "app": "gunicorn-guestbook", "db": "mysql"}
 FAILURES, NETWORK, NEEDS, PLANNED = (
@@ -193,7 +193,9 @@ def small_memory(host: str) -> Callable[[], object]:
     used = int(lab.host(host).check_output("cat /sys/fs/cgroup/memory/memory.usage_in_bytes"))
     name, limit = lab.container(host), str(used + (150 << 20))
     lab.docker("update", f"--memory={limit}", f"--memory-swap={limit}", name)
-    return lambda: lab.docker("update", "--memory=0", "--memory-swap=-1", name)
+    # (0 would leave the limit as it is.)
+    none = str(1 << 40)
+    return lambda: lab.docker("update", f"--memory={none}", f"--memory-swap={none}", name)
 
 
 # An application that takes whatever memory there is, and is started again whenever the kernel ends it.
@@ -332,7 +334,7 @@ def whole_or_more() -> bool:
 
 def certificates() -> None:
     """Issue every certificate anew, and load them."""
-    told_of = played("site", "-e", "site_ca_renew_days=396")
+    told_of = played("site", *every_certificate())
     assert re.search(r"changed=[1-9]", told_of), "no certificate was renewed"
 
 

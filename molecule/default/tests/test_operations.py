@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from labtest import wait_for
-from visiting import HOSTS, INVENTORY, PUBLIC, ROOT, SITE, lab, play, played, traffic, visitor, whole
+from visiting import HOSTS, INVENTORY, PUBLIC, ROOT, SITE, every_certificate, lab, play, played, traffic, visitor, whole
 
 pytestmark = pytest.mark.thorough
 
@@ -231,7 +231,7 @@ def test_backups_are_taken_proven_and_restored(backups: tuple[str, ...]) -> None
 
 def test_a_certificate_is_renewed_and_nobody_notices() -> None:
     with traffic() as visitors:
-        said = played("site", "-e", "site_ca_renew_days=396")
+        said = played("site", *every_certificate())
     assert re.search(r"changed=[1-9]", said), said[-1500:]
     assert visitors.failures == [], visitors.summary()
 

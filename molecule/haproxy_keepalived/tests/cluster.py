@@ -92,13 +92,13 @@ def states(name: str) -> dict[str, str]:
     return {f"{row['backend']}/{row['server']}": row["status"] for row in rows}
 
 
-def play(**variables: Any) -> subprocess.CompletedProcess[str]:
-    """Converge the balancers with other variables."""
+def play(limit: str = "lb", **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Converge the balancers, or one of them, with other variables."""
     words = [
         "ansible-playbook",
         *inventories(SCENARIO / "inventory"),
         "--limit",
-        "lb",
+        limit,
         "-e",
         json.dumps(variables),
         str(SCENARIO / "balancers.yml"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from cluster import ADDRESS, VIPS, holders_on, lab, load
+from cluster import ADDRESS, VIPS, holders_on, lab, load, play
 from labtest import wait_for
 
 
@@ -78,3 +78,21 @@ def test_a_partition_between_the_balancers_ends_with_one_holder_each_and_no_flap
     time.sleep(5)
     assert one_holder_each()
     assert {name: changes(name) for name in ADDRESS} == settled, "no VIP moves again"
+
+
+def test_a_new_balancer_takes_no_vip_of_those_that_do_not_know_it_yet() -> None:
+    """lb2 becomes a machine that lb1 has never heard of, and is set up again."""
+    known = "sed -i 's/%s /%s /' /etc/keepalived/keepalived.conf && systemctl reload keepalived"
+    lab.host("lb2").check_output("systemctl disable --now keepalived && rm /etc/keepalived/keepalived.conf")
+    lab.host("lb1").check_output(known, ADDRESS["lb2"], "198.18.1.99")
+    wait_for(lambda: holders_on("lb1") == set(VIPS), 10)
+    alone = play(limit="lb2")
+    assert alone.returncode != 0 and "lb1 does not know lb2 (198.18.1.12) yet" in alone.stdout, alone.stdout[-2000:]
+    assert lab.host("lb2").run("systemctl is-active keepalived").stdout.strip() == "inactive"
+    began = lab.host("lb2").check_output("date +@%s")
+    done = play()
+    assert done.returncode == 0, done.stdout[-2000:]
+    wait_for(lambda: holders_on("lb2") == {"public2"}, 30)
+    log = lab.host("lb2").check_output("journalctl --unit keepalived --since %s", began)
+    assert "(public2) Entering MASTER STATE" in log
+    assert "(public1) Entering MASTER STATE" not in log and "(internal) Entering MASTER STATE" not in log

@@ -396,6 +396,24 @@ def test_both_die_and_come_back(both_up: None) -> None:
     assert [curl(f"{SITE}/page").status for _ in range(5)] == [200] * 5
 
 
+def test_what_an_application_cannot_take_is_refused_at_once() -> None:
+    """Three requests at once for each of the two, of twelve that come together."""
+    done: list[Answer] = []
+
+    def visit() -> None:
+        done.append(curl("https://bounded.lab.test/slow/3"))
+
+    visitors = [threading.Thread(target=visit) for _ in range(12)]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join()
+    # Those that are refused do not wait for the others.
+    assert [answer.status for answer in done] == [503] * 6 + [200] * 6
+    assert all("retry-after" in answer.headers for answer in done[:6])
+    assert sorted(answer.json["server"] for answer in done[6:]) == ["app1"] * 3 + ["app2"] * 3
+
+
 def times_sent(path: str) -> int:
     """How often the application servers were asked to change something there."""
     asked = [lab.host(app).run("python3 -c %s http://localhost:8000/", FETCH).stdout for app in APP]

@@ -285,3 +285,11 @@ def test_the_page_says_the_same_needs_nothing_else_and_escapes(site: dict[str, A
     assert page.fetches == [] and "url(" not in html and "<script" not in html
     assert all(problem["text"] in words for problem in status["problems"])
     assert all(name in words for name in ADDRESSES)
+
+
+def test_a_replica_that_ails_is_why_its_primary_does_not_wait_for_it(site: dict[str, Any]) -> None:
+    change("db1", "mysql", "state", semi_sync=False)(site)
+    change("db2", disks=[{"path": "/var", "used": 100.0, "inodes": 1.0}])(site)
+    said = {(p["host"], p["what"]) for p in judged(site)["problems"]}
+    assert ("db2", "db1 commits without waiting for a replica (semi-sync is off)") in said
+    assert {host for host, _ in said} == {"db2"}
