@@ -90,7 +90,8 @@ def test_a_release_is_taken_back_and_one_beside_it_is_finished_or_taken_back(tmp
     template = source / "guestbook" / "templates" / "index.html"
 
     def change(mark: str) -> tuple[str, str]:
-        template.write_text(f"{template.read_text()}<!-- {mark} -->\n")
+        # Another release each time: what was rolled back is void.
+        template.write_text(f"{template.read_text()}<!-- {mark} --><!-- {time.time_ns()} -->\n")
         return ("-e", f"lab_checkout={tmp_path}")
 
     first = release()
@@ -103,6 +104,8 @@ def test_a_release_is_taken_back_and_one_beside_it_is_finished_or_taken_back(tmp
         beside = change("two")
         played("blue_green", *beside, "-e", "gunicorn_app_blue_green=start")
         assert "<!-- two -->" in page()
+        done = play("deploy", *change("nobody's"))
+        assert done.returncode != 0 and "runs beside the service on app1" in done.stdout, done.stdout[-1500:]
         played("blue_green", *beside, "-e", "gunicorn_app_blue_green=back")
         assert release() == first
         beside = change("three")
