@@ -105,7 +105,8 @@ def test_a_release_is_taken_back_and_one_beside_it_is_finished_or_taken_back(tmp
         played("blue_green", *beside, "-e", "gunicorn_app_blue_green=start")
         assert "<!-- two -->" in page()
         done = play("deploy", *change("nobody's"))
-        assert done.returncode != 0 and "runs beside the service on app1" in done.stdout, done.stdout[-1500:]
+        said = done.stdout + done.stderr
+        assert done.returncode != 0 and "runs beside the service on app1" in said, said[-1500:]
         played("blue_green", *beside, "-e", "gunicorn_app_blue_green=back")
         assert release() == first
         beside = change("three")
