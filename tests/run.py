@@ -178,15 +178,28 @@ def parts() -> list[Part]:
     return [*found, Part("lint", lint), Part("unit", unit), Part("compat", compat), Part("build", build)]
 
 
+def telling(text: str) -> list[str]:
+    """What a part's log says of its failure, in few lines: CI may keep no more of it."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    # The tests' names stand at the head of what pytest says of each, which may be long.
+    found = [f"failed: {match[1]}" for line in lines if (match := re.match(r"_{3,} (\S.*?) _{3,}$", line))]
+    found += [line for line in lines if line.startswith("E  ")][:12]
+    task = ""
+    for line in lines:
+        if line.startswith("TASK ["):
+            task = line.rstrip(" *")
+        elif line.startswith(("fatal: ", "[ERROR]: ")) or " FAILED! => " in line:
+            found += [task, line]
+    noise = re.compile(r"(INFO|WARNING) |TASK|PLAY|\$ |ok: |changed: |skipping: |RUNNING |\s*$")
+    found += [line for line in lines[-40:] if not noise.match(line)]
+    return [line if len(line) <= 400 else f"{line[:300]} ... {line[-90:]}" for line in dict.fromkeys(found)]
+
+
 def report(part: Part) -> None:
-    """A line for a part, and for a failed one what its log ends with."""
+    """A line for a part, and for a failed one what its log says of that."""
     print(f"{part.name:.<48} {'passed' if part.ok else 'FAILED'} {part.took:7.0f} s", flush=True)
     if not part.ok:
-        text = re.sub(r"\x1b\[[0-9;]*m", "", part.log.read_text(errors="replace"))
-        # The tests' names stand at the head of what pytest says of each, which may be long.
-        for name in re.findall(r"^_{3,} (\S.*?) _{3,}$", text, re.MULTILINE):
-            print(f"    failed: {name}")
-        print("\n".join(f"    {line}" for line in text.splitlines()[-60:]))
+        print("\n".join(f"    {line}" for line in telling(part.log.read_text(errors="replace"))))
         print(f"    (all of it: {part.log.relative_to(ROOT)})", flush=True)
 
 

@@ -22,6 +22,13 @@ def test_a_row_reaches_the_replicas(tier: Tier) -> None:
         wait_for(lambda node=node: tier.sql(node, f"SELECT COUNT(*) FROM shop.mark WHERE id = '{mark}'") == "1", 10)
 
 
+@pytest.mark.skipif(MARIADB, reason="its package makes the tables in another way")
+def test_a_server_whose_first_tables_failed_has_made_them_again(tier: Tier) -> None:
+    host = tier.lab.host("db3")
+    assert not host.file("/usr/sbin/mysqld.distrib").exists
+    assert "MY-010943" in host.check_output("cat /var/log/mysql/error.log")
+
+
 def test_replicas_take_no_writes_not_even_from_root(tier: Tier) -> None:
     for node in set(ADDRESSES) - {tier.primary()}:
         if not MARIADB:  # its root writes all the same
