@@ -161,6 +161,7 @@ def write(outcomes: list[Outcome], folder: Path, head: str) -> Path:
     for group in dict.fromkeys(outcome.group for outcome in outcomes):
         text.append(f"\n## {group}\n\n{table(o for o in outcomes if o.group == group)}")
     text.append("\n![Latency and failures around every event](chaos.svg)\n")
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "chaos.md").write_text("".join(text))
     (folder / "chaos.svg").write_text(picture(outcomes))
     return folder / "chaos.md"
