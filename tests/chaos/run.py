@@ -170,7 +170,8 @@ def burst(seconds: float = 60, share: float = 0.04) -> Outcome:
             start = static.started
             time.sleep(QUIET)
             began = time.monotonic()
-            with Load(pages, rate=10 * most, keep_alive=1, context=context, workers=400) as extra:
+            # As many at once as come in two seconds: a refusal may take one, and this client must not be what waits.
+            with Load(pages, rate=10 * most, keep_alive=1, context=context, workers=int(20 * most)) as extra:
                 time.sleep(seconds)
             ended = began + seconds
             time.sleep(15)

@@ -1,9 +1,13 @@
-"""A small web server in place of the web tier: HTTPS on 443, HTTP on 8080, /nginx-healthz like the real one."""
+"""A small web server in place of the web tier: HTTPS on 443, HTTP on 8080, /nginx-healthz like the real one.
+
+/slow/SECONDS takes its time.
+"""
 
 import json
 import socket
 import ssl
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,6 +21,8 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_GET(self):
+        if self.path.startswith("/slow/"):
+            time.sleep(float(self.path.removeprefix("/slow/")))
         status = 503 if UNHEALTHY.exists() else 200
         answer = {"server": socket.gethostname(), "path": self.path, "headers": dict(self.headers)}
         body = json.dumps(answer).encode()

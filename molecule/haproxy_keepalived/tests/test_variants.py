@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -74,6 +75,41 @@ def test_how_a_client_finds_its_server() -> None:
         finally:
             lab.host("web1").check_output("rm /run/unhealthy")
         wait_for(lambda: server(path="/with_backup") == "web1", 15)
+    finally:
+        assert play().returncode == 0
+
+
+def test_what_is_more_than_the_web_servers_take_waits_for_a_bounded_time() -> None:
+    """Only what counts waits; and a wave that is over in time is served whole."""
+
+    def answers(count: int, seconds: float) -> list[tuple[int, float, bool]]:
+        """Status, seconds until it was there, and whether it says when to come back, of requests at the same time."""
+        report = "%{http_code} %{time_total} %header{retry-after}\n"
+        options = ["--output", "/dev/null", "--write-out", report]
+        with ThreadPoolExecutor(count) as pool:
+            paths = [f"/slow/{seconds}"] * count
+            lines = [line.split() for line in pool.map(lambda path: curl("public1", *options, path=path), paths)]
+        return sorted((int(line[0]), float(line[1]), len(line) > 2) for line in lines)
+
+    done = play(
+        haproxy_keepalived_web_maxconn=2,
+        haproxy_keepalived_web_queue="1s",
+        haproxy_keepalived_web_uncounted=["/static/"],
+    )
+    assert done.returncode == 0, done.stdout
+    try:
+        # Four at a time, two servers' worth.
+        assert [status for status, *_ in answers(12, 0.2)] == [200] * 12
+        with ThreadPoolExecutor(1) as pool:
+            flood = pool.submit(answers, 10, 3)
+            time.sleep(0.5)
+            started = time.monotonic()
+            assert {server(path="/static/style.css") for _ in range(4)} == {"web1", "web2"}
+            # All that while.
+            assert not flood.done() and time.monotonic() - started < 2
+        served, refused = flood.result()[:4], flood.result()[4:]
+        assert [status for status, *_ in served] == [200] * 4
+        assert all(status == 503 and 0.9 < seconds < 2.5 and when for status, seconds, when in refused), refused
     finally:
         assert play().returncode == 0
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 # Seconds. A server that is gone must not hold a worker for long; a semi-synchronous commit may take a moment.
 CONNECT_TIMEOUT = 2
 # (Checks find out in 4 to 6 s that a replica hangs. Until then, each read would be a thread that waits for it.)
-READ_TIMEOUT = 1.5
+READ_TIMEOUT = 1
 WRITE_TIMEOUT = 10
 # A connection that says nothing for a second is asked every second, and given up after three.
 OPTIONS = {
